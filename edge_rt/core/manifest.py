@@ -1,0 +1,234 @@
+"""The bundle manifest `model.toml`: its types, and what can be checked without opening a file.
+
+Code takes every number of a model from here, so that a bundle can change its window, rate,
+size or threshold with no change of code.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Union
+
+import msgspec
+from msgspec import Meta
+
+from edge_rt.core.errors import ManifestError
+
+MANIFEST_NAME = "model.toml"
+SCHEMA = 1
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+# No separator, no leading dot: a manifest can only name files inside its own folder.
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Frozen, strict base of every manifest section."""
+
+
+class Bounded(Struct):
+    """A threshold and the closed range within which settings may move it."""
+
+    value: float
+    min: float
+    max: float
+
+    def __post_init__(self) -> None:
+        if not self.min <= self.value <= self.max:
+            raise ValueError(f"value {self.value} is outside {self.min} to {self.max}")
+
+
+class FileEntry(Struct):
+    """Identity of one file of the bundle."""
+
+    sha256: Sha256
+    size: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]  # a Zero 2 W has 512 MB in all
+
+
+class Golden(Struct):
+    """Golden vectors: `file` (.npz) holds `input_0`, `output_0`, ... as the tensors hold them.
+
+    tolerance: largest absolute difference of an output element, in the tensor's own units
+    (quantization steps for integer outputs); engines and processors round differently.
+    """
+
+    file: FileName
+    tolerance: Annotated[float, Meta(ge=0)]
+
+
+# ---- falls ----
+
+
+class WindowInput(Struct, tag_field="kind", tag="window"):
+    """A window of acceleration channels, shape (1, 1, window, len(channels)).
+
+    rate_hz  the grid the stream is resampled to; window and hop count its samples
+    channels names from core.windows, in the order of the last axis
+    units    of the acceleration that the channels are computed from
+    """
+
+    rate_hz: Positive
+    window: Count
+    hop: Count
+    channels: Annotated[tuple[str, ...], Meta(min_length=1)]
+    units: str = "g"
+
+
+class ScoreOutput(Struct, tag_field="kind", tag="score"):
+    """One number, the larger the more fall-like: a logit (log odds) or a probability."""
+
+    scale: str = "logit"
+
+
+class FallDecision(Struct):
+    """smooth: number of consecutive hop scores averaged before the comparison."""
+
+    threshold: Bounded
+    smooth: Count = 1
+    placement: str = "waist"
+
+
+# ---- faces ----
+
+
+class ImageInput(Struct, tag_field="kind", tag="image"):
+    """A picture, shape (1, height, width, 3).
+
+    colour  order of the last axis: "rgb" or "bgr"
+    low, high  what the byte values 0 and 255 map to before quantization
+    """
+
+    height: Count
+    width: Count
+    colour: str = "rgb"
+    low: float = 0.0
+    high: float = 255.0
+
+
+class BlazeFaceOutput(Struct, tag_field="kind", tag="blazeface"):
+    """SSD regressors and scores over fixed anchors (Bazarevsky et al. 2019, arXiv:1907.05047).
+
+    strides      feature map strides, one entry a layer; equal neighbours share one anchor grid
+    anchors      number of anchors that the strides give
+    keypoints    points a face, each (x, y): right eye, left eye, nose tip, mouth, ear, ear
+    score_scale, score_offset  logit = (output - score_offset) * score_scale
+    """
+
+    strides: tuple[int, ...]
+    anchors: Count
+    keypoints: Count = 6
+    score_scale: float = 1.0
+    score_offset: float = 0.0
+
+
+class DetectDecision(Struct):
+    """threshold: score (probability) at which a face counts; nms_iou: overlap that merges two."""
+
+    threshold: Bounded
+    nms_iou: float = 0.3
+
+
+class EmbeddingOutput(Struct, tag_field="kind", tag="embedding"):
+    """A vector of `size` numbers, compared by Euclidean (l2) distance."""
+
+    size: Count
+    metric: str = "l2"
+
+
+class EmbedDecision(Struct):
+    """threshold: largest distance that counts as the same person.
+
+    align  (x, y) pixels in the input picture where right eye, left eye, nose tip and mouth
+           centre are moved to by a similarity transform
+    """
+
+    threshold: Bounded
+    align: tuple[tuple[float, float], ...]
+
+
+Input = Union[WindowInput, ImageInput]
+Output = Union[ScoreOutput, BlazeFaceOutput, EmbeddingOutput]
+
+
+class Provenance(Struct):
+    """Where the weights come from and which script rebuilds them."""
+
+    source: str
+    script: str
+    seed: int | None = None
+    packages: tuple[str, ...] = ()
+
+
+class _Common(Struct):
+    schema: int
+    name: Name
+    version: Version
+    model: FileName
+    license: str  # SPDX expression
+    minimum_runtime: Version
+    security_epoch: Annotated[int, Meta(ge=0)]
+    latency_budget_ms: Positive  # p95 of one invocation on the slowest supported device
+    golden: Golden
+    provenance: Provenance
+    files: dict[FileName, FileEntry]  # every file of the bundle but the manifest itself
+
+
+class FallManifest(_Common, tag_field="task", tag="fall"):
+    """A fall scorer."""
+
+    input: WindowInput
+    output: ScoreOutput
+    decision: FallDecision
+
+
+class DetectManifest(_Common, tag_field="task", tag="face-detect"):
+    """A face detector with keypoints."""
+
+    input: ImageInput
+    output: BlazeFaceOutput
+    decision: DetectDecision
+
+
+class EmbedManifest(_Common, tag_field="task", tag="face-embed"):
+    """A face embedder; embeddings compare only within one `embedding_space`."""
+
+    input: ImageInput
+    output: EmbeddingOutput
+    decision: EmbedDecision
+    embedding_space: Name
+
+
+Manifest = Union[FallManifest, DetectManifest, EmbedManifest]
+
+
+def parse_manifest(text: bytes | str, where: str) -> Manifest:
+    """Decode and check a manifest; `where` names it in errors.
+
+    Raises ManifestError for malformed TOML, unknown or missing keys, values of the wrong type or
+    range, an unknown schema, or a model / golden file that the file table does not list.
+    """
+    try:
+        manifest: Manifest = msgspec.toml.decode(text, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{where}: {error}; correct the manifest and publish it anew") from None
+    if manifest.schema != SCHEMA:
+        raise ManifestError(
+            f"{where}: schema {manifest.schema} is not {SCHEMA}; this runtime is too old or too new"
+        )
+    for needed in (manifest.model, manifest.golden.file, "CARD.md"):
+        if needed not in manifest.files:
+            raise ManifestError(f"{where}: [files] does not list {needed}; add its sha256 and size")
+    return manifest
+
+
+def version_tuple(version: str) -> tuple[int, int, int]:
+    """Numeric order of a version; a suffix behind the three numbers (".dev1") does not count."""
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if match is None:
+        raise ManifestError(f"version {version!r} is not three numbers; write it as 1.2.3")
+    major, minor, patch = match.groups()
+    return int(major), int(minor), int(patch)

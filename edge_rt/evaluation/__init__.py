@@ -1,0 +1,1 @@
+"""Scoring of bundles on recordings, through the production pipelines."""

@@ -1,0 +1,1 @@
+"""The face pipeline: joins core to adapters through core's protocols."""

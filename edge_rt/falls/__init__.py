@@ -1,0 +1,1 @@
+"""The fall pipeline: joins core to adapters through core's protocols."""

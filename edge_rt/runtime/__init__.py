@@ -1,0 +1,1 @@
+"""Composition, supervision, control socket, live status."""
