@@ -1,1 +1,4 @@
-"""One foreign thing a file: sensors, cameras, interpreter, storage. Imports core, never each other."""
+"""One foreign thing a file: sensors, cameras, interpreter, storage.
+
+Adapters import core, never each other.
+"""

@@ -7,7 +7,7 @@ size or threshold with no change of code.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Union
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -30,7 +30,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Frozen, strict base of every manifest section."""
 
 
-class Bounded(Struct):
+class Bounded(Struct, frozen=True):
     """A threshold and the closed range within which settings may move it."""
 
     value: float
@@ -42,14 +42,14 @@ class Bounded(Struct):
             raise ValueError(f"value {self.value} is outside {self.min} to {self.max}")
 
 
-class FileEntry(Struct):
+class FileEntry(Struct, frozen=True):
     """Identity of one file of the bundle."""
 
     sha256: Sha256
     size: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]  # a Zero 2 W has 512 MB in all
 
 
-class Golden(Struct):
+class Golden(Struct, frozen=True):
     """Golden vectors: `file` (.npz) holds `input_0`, `output_0`, ... as the tensors hold them.
 
     tolerance: largest absolute difference of an output element, in the tensor's own units
@@ -63,7 +63,7 @@ class Golden(Struct):
 # ---- falls ----
 
 
-class WindowInput(Struct, tag_field="kind", tag="window"):
+class WindowInput(Struct, tag_field="kind", tag="window", frozen=True):
     """A window of acceleration channels, shape (1, 1, window, len(channels)).
 
     rate_hz  the grid the stream is resampled to; window and hop count its samples
@@ -78,13 +78,13 @@ class WindowInput(Struct, tag_field="kind", tag="window"):
     units: str = "g"
 
 
-class ScoreOutput(Struct, tag_field="kind", tag="score"):
+class ScoreOutput(Struct, tag_field="kind", tag="score", frozen=True):
     """One number, the larger the more fall-like: a logit (log odds) or a probability."""
 
     scale: str = "logit"
 
 
-class FallDecision(Struct):
+class FallDecision(Struct, frozen=True):
     """smooth: number of consecutive hop scores averaged before the comparison."""
 
     threshold: Bounded
@@ -95,7 +95,7 @@ class FallDecision(Struct):
 # ---- faces ----
 
 
-class ImageInput(Struct, tag_field="kind", tag="image"):
+class ImageInput(Struct, tag_field="kind", tag="image", frozen=True):
     """A picture, shape (1, height, width, 3).
 
     colour  order of the last axis: "rgb" or "bgr"
@@ -109,7 +109,7 @@ class ImageInput(Struct, tag_field="kind", tag="image"):
     high: float = 255.0
 
 
-class BlazeFaceOutput(Struct, tag_field="kind", tag="blazeface"):
+class BlazeFaceOutput(Struct, tag_field="kind", tag="blazeface", frozen=True):
     """SSD regressors and scores over fixed anchors (Bazarevsky et al. 2019, arXiv:1907.05047).
 
     strides      feature map strides, one entry a layer; equal neighbours share one anchor grid
@@ -125,21 +125,21 @@ class BlazeFaceOutput(Struct, tag_field="kind", tag="blazeface"):
     score_offset: float = 0.0
 
 
-class DetectDecision(Struct):
+class DetectDecision(Struct, frozen=True):
     """threshold: score (probability) at which a face counts; nms_iou: overlap that merges two."""
 
     threshold: Bounded
     nms_iou: float = 0.3
 
 
-class EmbeddingOutput(Struct, tag_field="kind", tag="embedding"):
+class EmbeddingOutput(Struct, tag_field="kind", tag="embedding", frozen=True):
     """A vector of `size` numbers, compared by Euclidean (l2) distance."""
 
     size: Count
     metric: str = "l2"
 
 
-class EmbedDecision(Struct):
+class EmbedDecision(Struct, frozen=True):
     """threshold: largest distance that counts as the same person.
 
     align  (x, y) pixels in the input picture where right eye, left eye, nose tip and mouth
@@ -150,11 +150,11 @@ class EmbedDecision(Struct):
     align: tuple[tuple[float, float], ...]
 
 
-Input = Union[WindowInput, ImageInput]
-Output = Union[ScoreOutput, BlazeFaceOutput, EmbeddingOutput]
+Input = WindowInput | ImageInput
+Output = ScoreOutput | BlazeFaceOutput | EmbeddingOutput
 
 
-class Provenance(Struct):
+class Provenance(Struct, frozen=True):
     """Where the weights come from and which script rebuilds them."""
 
     source: str
@@ -163,7 +163,7 @@ class Provenance(Struct):
     packages: tuple[str, ...] = ()
 
 
-class _Common(Struct):
+class _Common(Struct, frozen=True):
     schema: int
     name: Name
     version: Version
@@ -177,7 +177,7 @@ class _Common(Struct):
     files: dict[FileName, FileEntry]  # every file of the bundle but the manifest itself
 
 
-class FallManifest(_Common, tag_field="task", tag="fall"):
+class FallManifest(_Common, tag_field="task", tag="fall", frozen=True):
     """A fall scorer."""
 
     input: WindowInput
@@ -185,7 +185,7 @@ class FallManifest(_Common, tag_field="task", tag="fall"):
     decision: FallDecision
 
 
-class DetectManifest(_Common, tag_field="task", tag="face-detect"):
+class DetectManifest(_Common, tag_field="task", tag="face-detect", frozen=True):
     """A face detector with keypoints."""
 
     input: ImageInput
@@ -193,7 +193,7 @@ class DetectManifest(_Common, tag_field="task", tag="face-detect"):
     decision: DetectDecision
 
 
-class EmbedManifest(_Common, tag_field="task", tag="face-embed"):
+class EmbedManifest(_Common, tag_field="task", tag="face-embed", frozen=True):
     """A face embedder; embeddings compare only within one `embedding_space`."""
 
     input: ImageInput
@@ -202,7 +202,7 @@ class EmbedManifest(_Common, tag_field="task", tag="face-embed"):
     embedding_space: Name
 
 
-Manifest = Union[FallManifest, DetectManifest, EmbedManifest]
+Manifest = FallManifest | DetectManifest | EmbedManifest
 
 
 def parse_manifest(text: bytes | str, where: str) -> Manifest:
