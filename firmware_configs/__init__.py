@@ -1,0 +1,1 @@
+"""Device profiles and system files; read through importlib.resources."""

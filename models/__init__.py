@@ -1,0 +1,1 @@
+"""Factory model bundles: one folder each; read through importlib.resources."""
