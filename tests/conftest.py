@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["figures"]
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Name as `Interpreter(engine=...)` takes it -> the module whose presence means it is installed.
