@@ -1,0 +1,135 @@
+"""Picture arithmetic with OpenCV: decode, crop, warp, table look-up, sharpness.
+
+Pictures are uint8 (height, width, 3), blue-green-red, unless said otherwise. Points are (x, y) in
+pixels; the centre of the top left pixel is (0, 0).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_rt.core.errors import InputError
+from edge_rt.core.types import Float32Array, ImageArray
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp"})
+MAX_PIXELS = 64_000_000  # a 64 MP still is 192 MB decoded; more would not fit beside the models
+
+GrayArray = npt.NDArray[np.uint8]
+
+
+def read_image(path: Path) -> ImageArray:
+    """A still from a file. Raises InputError when it is missing, empty or not a picture."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or "unreadable"
+        raise InputError(f"{path}: {reason}; name a picture that can be read") from None
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, where: str) -> ImageArray:
+    """A still from the bytes of a JPEG, PNG, PGM, BMP or WebP file; `where` names it in errors."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise InputError(f"{where}: not a picture that OpenCV can decode; use a JPEG or PNG file")
+    if image.shape[0] * image.shape[1] > MAX_PIXELS:
+        raise InputError(f"{where}: over {MAX_PIXELS // 1_000_000} megapixels; shrink it first")
+    return image  # type: ignore[return-value]
+
+
+def encode_jpeg(image: ImageArray, quality: int = 90) -> bytes:
+    """The picture as a JPEG file."""
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every still below `folder`, sorted by path. Raises InputError when there is none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name a folder of pictures")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise InputError(f"{folder}: holds no picture ({' '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def warp(image: ImageArray, matrix: npt.NDArray[np.float64], out: ImageArray) -> None:
+    """Resample `image` so that point p lands at matrix @ (p, 1).
+
+    matrix  float64 (2, 3), a similarity; out uint8 (n, m, 3)
+    What lies outside the picture repeats its border: black bars would drive BlazeFace's activations
+    far outside the range it was quantized for. A strong reduction first averages areas, else
+    single pixels would stand for whole patches.
+    """
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 0.5:
+        factor = int(1.0 / scale + 1e-6)
+        image, matrix = _shrink(image, matrix, factor, (out.shape[1], out.shape[0]))
+    cv2.warpAffine(
+        image,
+        matrix,
+        (out.shape[1], out.shape[0]),
+        dst=out,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def _shrink(
+    image: ImageArray, matrix: npt.NDArray[np.float64], factor: int, size: tuple[int, int]
+) -> tuple[ImageArray, npt.NDArray[np.float64]]:
+    """The part of `image` that the warp will read, reduced `factor` times, and the matrix for it."""
+    inverse = cv2.invertAffineTransform(matrix)
+    width, height = size
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float64)
+    reach = corners @ inverse.T
+    limit = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(reach.min(axis=0)).astype(int) - factor, 0, limit - 1)
+    low -= low % factor  # whole cells from the picture's own corner: a frame reduces without rest
+    high = np.clip(np.ceil(reach.max(axis=0)).astype(int) + factor, low + 1, limit)
+    cells = np.maximum((high - low) // factor, 1)
+    high = np.minimum(low + cells * factor, limit)
+    part = image[low[1] : high[1], low[0] : high[0]]
+    small = cv2.resize(part, (int(cells[0]), int(cells[1])), interpolation=cv2.INTER_AREA)
+    # A small pixel's centre is the middle of factor pixels: p = factor * s + low + (factor - 1) / 2
+    moved = matrix.copy()
+    moved[:, :2] *= factor
+    moved[:, 2] += matrix[:, :2] @ (low + (factor - 1) / 2.0)
+    return small, moved  # type: ignore[return-value]
+
+
+def to_tensor(
+    image: ImageArray, table: npt.NDArray[Any], swap: bool, out: npt.NDArray[Any]
+) -> None:
+    """Fill a model's input: out[..., c] = table[image[..., c]], with red and blue swapped or not.
+
+    table  (256,) of the input tensor's dtype; out (height, width, 3) of the same dtype.
+    """
+    if swap:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
+    cv2.LUT(image, table, dst=out)
+
+
+def to_gray(image: ImageArray) -> GrayArray:
+    """Luma (ITU-R BT.601), uint8 (height, width)."""
+    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)  # type: ignore[return-value]
+
+
+def sharpness(gray: GrayArray) -> float:
+    """Variance of the Laplacian, in squared grey levels (Pech-Pacheco et al. 2000, ICPR)."""
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S))
+    return float(deviation[0, 0]) ** 2
+
+
+def histogram(gray: GrayArray) -> Float32Array:
+    """Share of each grey level, float32 (256,), sum 1."""
+    counts = cv2.calcHist([gray], [0], None, [256], [0, 256])
+    return (counts[:, 0] / gray.size).astype(np.float32)

@@ -1,0 +1,100 @@
+"""Face detector: a BlazeFace bundle on pictures of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_rt.adapters.imaging import to_tensor, warp
+from edge_rt.bundle import Bundle
+from edge_rt.core.blazeface import Detection, decode, make_anchors
+from edge_rt.core.errors import ManifestError
+from edge_rt.core.manifest import DetectManifest
+from edge_rt.core.types import ImageArray
+
+# Side of the second look in units of the face box: the face then fills about half of the input,
+# the size at which the network's keypoints are best (measured, see the bundle's card).
+REFINE_SIDE = 2.0
+
+
+class FaceDetector:
+    """Finds faces; not safe for use from two threads at once."""
+
+    def __init__(self, bundle: Bundle, threshold: float | None = None) -> None:
+        """threshold: probability at which a face counts; the bundle's own by default.
+
+        Raises ManifestError for a bundle of another task or with strides that do not fit.
+        """
+        manifest = bundle.manifest
+        if not isinstance(manifest, DetectManifest):
+            raise ManifestError(f"{manifest.name} is no face detector; name a face-detect bundle")
+        spec, output = manifest.input, manifest.output
+        interpreter = bundle.interpreter
+        try:
+            self._anchors = make_anchors(spec.height, output.strides)
+        except ValueError as error:
+            raise ManifestError(f"{manifest.name}: {error}; correct [output] strides") from None
+        if spec.width != spec.height or len(self._anchors) != output.anchors:
+            raise ManifestError(
+                f"{manifest.name}: {len(self._anchors)} anchors on a {spec.width}x{spec.height} "
+                f"input, the manifest says {output.anchors} on a square; correct the manifest"
+            )
+        self._interpreter = interpreter
+        self._size = spec.height
+        self._nms_iou = manifest.decision.nms_iou
+        self._scale, self._offset = output.score_scale, output.score_offset
+        self._scores_at = next(k for k, o in enumerate(interpreter.outputs) if o.shape[-1] == 1)
+        self._table = interpreter.quantize(np.linspace(spec.low, spec.high, 256))
+        self._swap = spec.colour == "rgb"
+        self._square: ImageArray = np.empty((spec.height, spec.width, 3), np.uint8)
+        self._input = np.empty(interpreter.inputs[0].shape, interpreter.inputs[0].dtype)
+        self.threshold = manifest.decision.threshold.value if threshold is None else threshold
+
+    def detect(self, image: ImageArray) -> list[Detection]:
+        """Faces in a picture, uint8 (height, width, 3) blue-green-red, best first, in its pixels."""
+        height, width = image.shape[:2]
+        side = float(max(height, width))
+        return self._look(image, (width - side) / 2.0, (height - side) / 2.0, side)
+
+    def refine(self, image: ImageArray, face: Detection) -> Detection:
+        """Look again at one face, closer: same face, better keypoints.
+
+        Returns the face as it was when the second look does not find it.
+        """
+        left, top, right, bottom = (float(v) for v in face.box)
+        side = max(right - left, bottom - top) * REFINE_SIDE
+        x, y = (left + right) / 2.0, (top + bottom) / 2.0
+        near = self._look(image, x - side / 2.0, y - side / 2.0, max(side, 4.0))
+        reach = (right - left) / 2.0
+        for found in near:
+            centre = (found.box[:2] + found.box[2:]) / 2.0
+            if abs(centre[0] - x) < reach and abs(centre[1] - y) < reach:
+                return found._replace(score=max(found.score, face.score))
+        return face
+
+    def _look(self, image: ImageArray, left: float, top: float, side: float) -> list[Detection]:
+        # Frame edge coordinate x + 0.5 = left + (u + 0.5) / shrink, for pixel centres x and u.
+        shrink = self._size / side
+        matrix = np.array(
+            [
+                [shrink, 0.0, (0.5 - left) * shrink - 0.5],
+                [0.0, shrink, (0.5 - top) * shrink - 0.5],
+            ]
+        )
+        warp(image, matrix, self._square)
+        to_tensor(self._square, self._table, self._swap, self._input[0])
+        raw = self._interpreter.invoke(self._input)
+        k = self._scores_at
+        logits = self._interpreter.dequantize(raw[k][0, :, 0], k)
+        logits = (logits - np.float32(self._offset)) * np.float32(self._scale)
+        scores = 1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))
+        chosen = np.flatnonzero(scores >= self.threshold)
+        if not len(chosen):
+            return []
+        regressors = self._interpreter.dequantize(raw[1 - k][0, chosen], 1 - k)
+        faces = decode(scores[chosen], regressors, self._anchors[chosen], self._nms_iou)
+        zoom = np.float32(1.0 / shrink)  # the network counts from pixel edges, we from centres
+        shift = np.array([left - 0.5, top - 0.5], np.float32)
+        return [
+            Detection(f.score, f.box * zoom + np.tile(shift, 2), f.keypoints * zoom + shift)
+            for f in faces
+        ]

