@@ -233,7 +233,9 @@ def check_face_data(data: Mapping[str, Any]) -> None:
         else:
             fine = key == "liveness" and isinstance(value, str) and value in _LIVENESS
         if not fine:
-            raise ValueError(f"face event may not hold {key}={value!r:.40}; it would leave the device")
+            raise ValueError(
+                f"face event may not hold {key}={value!r:.40}; it would leave the device"
+            )
     if "outcome" not in data or "liveness" not in data:
         raise ValueError("a face event needs outcome and liveness")
 
