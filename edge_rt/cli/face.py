@@ -1,0 +1,89 @@
+"""Persons whom the device knows. The daemon owns camera and templates; these commands ask it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import click
+
+from edge_rt.cli import options, output
+from edge_rt.cli.daemon import ask
+from edge_rt.core.errors import InputError
+from edge_rt.runtime.client import Client
+
+# Together below the control socket's line limit, base64 included.
+MAX_IMAGES = 8
+MAX_IMAGE_BYTES = 4 * 1024 * 1024
+
+_images = click.option(
+    "--image", "images", type=options.FILE, multiple=True, help="Photograph instead of the camera."
+)
+
+
+def read_images(paths: tuple[Path, ...]) -> list[str]:
+    """Picture files as base64. Raises InputError; whether they are pictures the daemon says."""
+    if len(paths) > MAX_IMAGES:
+        raise InputError(f"{len(paths)} pictures are too many; name at most {MAX_IMAGES}")
+    return [base64.b64encode(_read(path)).decode() for path in paths]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; name a JPEG or PNG picture") from None
+    if not 0 < len(content) <= MAX_IMAGE_BYTES:
+        raise InputError(f"{path}: {len(content)} bytes; a picture has 1 to {MAX_IMAGE_BYTES}")
+    return content
+
+
+@click.group()
+def face() -> None:
+    """Enrol, verify, list and remove persons."""
+
+
+@face.command()
+@click.argument("name")
+@_images
+@options.as_json
+@options.run_dir
+def enrol(run_dir: Path, as_json: bool, name: str, images: tuple[Path, ...]) -> None:
+    """Enrol NAME from photographs, or from the camera: look at it and hold still."""
+    ask(run_dir, "face_enrol", as_json, f"{name} enrolled", name=name, images=read_images(images))
+
+
+@face.command()
+@_images
+@options.as_json
+@options.run_dir
+def verify(run_dir: Path, as_json: bool, images: tuple[Path, ...]) -> None:
+    """Say who is in the photograph, or before the camera. Opens no lock."""
+    ask(run_dir, "face_verify", as_json, "compared", images=read_images(images))
+
+
+@face.command("list")
+@options.as_json
+@options.run_dir
+def list_persons(run_dir: Path, as_json: bool) -> None:
+    """List the enrolled persons."""
+    with Client(run_dir) as client:
+        answer = client.call("face_list")
+    if as_json:
+        output.print_json(answer)
+        return
+    persons = answer["persons"]
+    if not persons:
+        click.echo("nobody is enrolled; run: edge-rt face enrol NAME")
+        return
+    headers = list(persons[0])
+    output.print_table(headers, [[person.get(h) for h in headers] for person in persons])
+
+
+@face.command()
+@click.argument("name")
+@options.as_json
+@options.run_dir
+def remove(run_dir: Path, as_json: bool, name: str) -> None:
+    """Forget NAME and every template of theirs."""
+    ask(run_dir, "face_remove", as_json, f"{name} removed", name=name)

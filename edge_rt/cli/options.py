@@ -1,0 +1,25 @@
+"""Options that several commands share, so that they are spelt and explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+# Existence is not click's to check: our own readers name the remedy, in one line.
+FILE = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+run_dir = click.option(
+    "--run-dir",
+    type=FILE,
+    envvar="EDGE_RT_RUN_DIR",
+    default="/run/edge-rt",
+    show_default=True,
+    show_envvar=True,
+    help="Folder of the daemon's control socket.",
+)
+engine = click.option(
+    "--engine", default="auto", show_default=True, help="auto, litert or tflite-runtime."
+)
+config = click.option("--config", "config_path", type=FILE, help="The daemon's configuration file.")

@@ -1,0 +1,83 @@
+"""What commands print with: results on stdout, progress on a terminal's stderr, nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+Advance = Callable[[int, int], None]
+
+
+def print_json(value: Any) -> None:
+    """One compact JSON line; NaN and infinity become null, numpy values plain numbers and lists."""
+    click.echo(msgspec.json.encode(value, enc_hook=_plain))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Left-aligned columns; columns of numbers are aligned right."""
+    if not rows:
+        return
+    cells = [[_cell(value) for value in row] for row in rows]
+    numeric = [all(isinstance(row[k], int | float) for row in rows) for k in range(len(headers))]
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    for line in ([h.upper() for h in headers], *cells):
+        aligned = zip(line, widths, numeric, strict=True)
+        click.echo("  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned).rstrip())
+
+
+def print_tree(values: Mapping[str, Any], indent: int = 0) -> None:
+    """`key  value` lines; a nested mapping is indented below its key."""
+    width = max((len(str(key)) for key in values), default=0)
+    for key, value in values.items():
+        pad = " " * indent
+        if isinstance(value, Mapping) and value:
+            click.echo(f"{pad}{key}")
+            print_tree(value, indent + 2)
+        else:
+            click.echo(f"{pad}{str(key).ljust(width)}  {_cell(value)}".rstrip())
+
+
+@contextlib.contextmanager
+def progress(label: str) -> Iterator[Advance]:
+    """Yields `advance(done, total)`; draws a bar when stderr is a terminal, else does nothing."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def warn(message: str) -> None:
+    """One line on stderr that is not an error."""
+    click.echo(f"edge-rt: warning: {message}", err=True)
+
+
+def _cell(value: object) -> str:
+    if value is None or value == {}:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value)) or "-"
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_cell(part)}" for key, part in value.items())
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """numpy scalars and arrays, without importing numpy for commands that have none."""
+    try:
+        return value.tolist()
+    except AttributeError:
+        raise NotImplementedError(f"{type(value).__name__} is no JSON value") from None
