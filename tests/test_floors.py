@@ -37,7 +37,11 @@ HOMES = {
     "tuf": "adapters/trust.py",
 }
 # Cameras are OpenCV's own devices and files: capture and arithmetic on images are two subjects.
-SECOND_HOMES = {"cv2": {"adapters/camera_opencv.py", "adapters/camera_replay.py"}}
+# The log has one writer; its readers may be other processes and must not carry the writer along.
+SECOND_HOMES = {
+    "cv2": {"adapters/camera_opencv.py", "adapters/camera_replay.py"},
+    "sqlite3": {"adapters/eventreader.py"},
+}
 
 Sources = dict[str, str]  # path within edge_rt/ -> text
 

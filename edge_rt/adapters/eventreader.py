@@ -1,0 +1,108 @@
+"""Reading the event log beside its writer: positions, live following, consistent copies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_rt.core.errors import StorageError
+from edge_rt.core.log_schema import MIGRATIONS, Stored
+from edge_rt.core.wire import Lane
+
+# One answer stays within memory that a Zero 2 W has to spare, whatever the caller asks for.
+MAX_READ = 1000
+
+
+class EventReader:
+    """Reads a log that another thread or process writes; holds no transaction between calls.
+
+    Use from one thread. Follows when the log is replaced by a new one (`logid` changes).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db: sqlite3.Connection | None = None
+        self._inode = 0
+
+    def read(self, after: int = 0, limit: int = 100, lane: Lane | None = None) -> list[Stored]:
+        """Up to `limit` events with a sequence past `after`, in order. Raises StorageError."""
+        where = "" if lane is None else " AND lane = :lane"
+        with _storage_errors(self.path):
+            rows = self._connect().execute(
+                f"SELECT sequence, lane, body FROM events WHERE sequence > :after{where}"
+                " ORDER BY sequence LIMIT :limit",
+                {"after": after, "lane": lane, "limit": min(limit, MAX_READ)},
+            )
+            return [Stored(sequence, Lane(name), body) for sequence, name, body in rows.fetchall()]
+
+    def logid(self) -> str:
+        """Identity of the log being read. Raises StorageError."""
+        with _storage_errors(self.path):
+            row = self._connect().execute("SELECT value FROM meta WHERE key = 'logid'").fetchone()
+            return str(row[0])
+
+    def last_sequence(self) -> int:
+        """Place of the newest event; 0 in an empty log. Raises StorageError."""
+        with _storage_errors(self.path):
+            row = self._connect().execute("SELECT max(sequence) FROM events").fetchone()
+            return int(row[0] or 0)
+
+    def close(self) -> None:
+        """Close the database; safe to call twice."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def _connect(self) -> sqlite3.Connection:
+        inode = os.stat(self.path).st_ino
+        if self._db is None or inode != self._inode:
+            self.close()
+            uri = f"{self.path.absolute().as_uri()}?mode=ro"
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0)
+            self._inode = inode
+        return self._db
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """A consistent copy of a log, also while it is written (SQLite's backup API).
+
+    Raises StorageError, also when the copy is not whole.
+    """
+    with (
+        _storage_errors(source),
+        contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as a,
+        contextlib.closing(sqlite3.connect(target)) as b,
+    ):
+        a.backup(b)
+        b.execute("PRAGMA journal_mode = DELETE")
+    check_database(target)
+
+
+def check_database(path: Path) -> None:
+    """Raises StorageError unless the file is a whole event log that this edge_rt can read."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with (
+        _storage_errors(path),
+        contextlib.closing(sqlite3.connect(uri, uri=True)) as db,
+    ):
+        verdict = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if verdict != "ok":
+            raise StorageError(f"{path.name}: damaged ({verdict})")
+        if not 1 <= version <= len(MIGRATIONS):
+            raise StorageError(
+                f"{path.name}: schema {version}; this edge_rt reads {len(MIGRATIONS)}"
+            )
+
+
+@contextlib.contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise StorageError(f"{path}: no such event log; start the daemon once") from None
+    except (sqlite3.Error, OSError) as error:
+        raise StorageError(f"{path}: {error}; free or mend the disk") from error

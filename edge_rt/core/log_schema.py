@@ -1,0 +1,54 @@
+"""The event log's tables, as SQL, and what its writer and its readers share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edge_rt.core.wire import Event, Lane, decode
+
+_SCHEMA_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    lane TEXT NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX events_by_lane ON events (lane, sequence);
+CREATE TABLE marks (
+    reader TEXT NOT NULL, lane TEXT NOT NULL, sequence INTEGER NOT NULL,
+    PRIMARY KEY (reader, lane)
+) WITHOUT ROWID;
+CREATE TABLE receipts (lane TEXT PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE exceptions (
+    lane TEXT NOT NULL, sequence INTEGER NOT NULL, PRIMARY KEY (lane, sequence)
+) WITHOUT ROWID;
+"""
+# Entry n takes a database from version n to n + 1; the first makes a new one.
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
+
+# Parameters :lane, and :upto from the lane's receipt.
+UNRECEIPTED = (
+    "lane = :lane AND (sequence > :upto OR sequence IN"
+    " (SELECT sequence FROM exceptions WHERE lane = :lane))"
+)
+_RECEIPTED = (
+    "sequence <= coalesce((SELECT upto FROM receipts AS r WHERE r.lane = e.lane), 0)"
+    " AND NOT EXISTS (SELECT 1 FROM exceptions AS x"
+    " WHERE x.lane = e.lane AND x.sequence = e.sequence)"
+)
+# What goes when the log is full, class by class; `e` is the events table.
+DROP_PINNED = ("lane = 'telemetry'", _RECEIPTED, "lane = 'event'")
+DROP_UNPINNED = ("lane = 'telemetry'", "lane = 'event'", "lane = 'alarm'")
+
+
+class Stored(NamedTuple):
+    """A committed event: its place, its lane, its wire bytes."""
+
+    sequence: int
+    lane: Lane
+    body: bytes
+
+    @property
+    def event(self) -> Event:
+        return decode(self.body)
