@@ -116,6 +116,7 @@ class BlazeFaceOutput(Struct, tag_field="kind", tag="blazeface", frozen=True):
     anchors      number of anchors that the strides give
     keypoints    points a face, each (x, y): right eye, left eye, nose tip, mouth, ear, ear
     score_scale, score_offset  logit = (output - score_offset) * score_scale
+    box_scale, box_offset      pixels = (output - box_offset) * box_scale
     """
 
     strides: tuple[int, ...]
@@ -123,6 +124,8 @@ class BlazeFaceOutput(Struct, tag_field="kind", tag="blazeface", frozen=True):
     keypoints: Count = 6
     score_scale: float = 1.0
     score_offset: float = 0.0
+    box_scale: float = 1.0
+    box_offset: float = 0.0
 
 
 class DetectDecision(Struct, frozen=True):
@@ -155,12 +158,16 @@ Output = ScoreOutput | BlazeFaceOutput | EmbeddingOutput
 
 
 class Provenance(Struct, frozen=True):
-    """Where the weights come from and which script rebuilds them."""
+    """Where the weights come from and which script rebuilds them.
+
+    training_subjects  names in the recordings trained on: figures on them would flatter
+    """
 
     source: str
     script: str
     seed: int | None = None
     packages: tuple[str, ...] = ()
+    training_subjects: tuple[str, ...] = ()
 
 
 class _Common(Struct, frozen=True):

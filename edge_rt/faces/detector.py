@@ -42,6 +42,7 @@ class FaceDetector:
         self._size = spec.height
         self._nms_iou = manifest.decision.nms_iou
         self._scale, self._offset = output.score_scale, output.score_offset
+        self._box_scale, self._box_offset = output.box_scale, output.box_offset
         self._scores_at = next(k for k, o in enumerate(interpreter.outputs) if o.shape[-1] == 1)
         self._table = interpreter.quantize(np.linspace(spec.low, spec.high, 256))
         self._swap = spec.colour == "rgb"
@@ -91,6 +92,7 @@ class FaceDetector:
         if not len(chosen):
             return []
         regressors = self._interpreter.dequantize(raw[1 - k][0, chosen], 1 - k)
+        regressors = (regressors - np.float32(self._box_offset)) * np.float32(self._box_scale)
         faces = decode(scores[chosen], regressors, self._anchors[chosen], self._nms_iou)
         zoom = np.float32(1.0 / shrink)  # the network counts from pixel edges, we from centres
         shift = np.array([left - 0.5, top - 0.5], np.float32)
