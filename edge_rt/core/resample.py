@@ -26,7 +26,8 @@ def to_fixed(acc_g: Float32Array) -> Fixed:
     """Fixed point of (n, 3) accelerations in g; finite values only, clipped at +-256 g."""
     scaled = np.multiply(acc_g, float(ONE), dtype=np.float64)
     np.clip(scaled, -LIMIT_G * ONE, LIMIT_G * ONE, out=scaled)
-    return np.rint(scaled, out=scaled).astype(np.int64)
+    fixed: Fixed = np.rint(scaled, out=scaled).astype(np.int64)
+    return fixed
 
 
 class AreaResampler:
@@ -53,7 +54,8 @@ class AreaResampler:
 
     def edge_ticks(self, k: int | npt.NDArray[np.int64]) -> Ticks:
         """Ticks of the grid edges numbered k."""
-        return np.rint(np.multiply(k, self._step)).astype(np.int64) + self._origin
+        ticks: Ticks = np.rint(np.multiply(k, self._step)).astype(np.int64) + self._origin
+        return ticks
 
     def push(self, ticks: Ticks, fixed: Fixed) -> Fixed:
         """Outputs that the samples complete.
@@ -61,12 +63,12 @@ class AreaResampler:
         ticks int64 (n,) strictly rising, fixed int64 (n, 3); returns int64 (m, 3), row i being the
         mean over the interval that ends at the i-th edge passed.
         """
-        t = np.concatenate((self._ticks, ticks))
-        x = np.concatenate((self._value, fixed))
+        t: Ticks = np.concatenate((self._ticks, ticks))
+        x: Fixed = np.concatenate((self._value, fixed))
         width = t[1:] - t[:-1]
         # Twice the area, so that it stays an integer. It may wrap around after years: differences
         # of wrapped integers are still right.
-        area = np.concatenate((self._area, width[:, None] * (x[1:] + x[:-1])))
+        area: Fixed = np.concatenate((self._area, width[:, None] * (x[1:] + x[:-1])))
         np.add.accumulate(area, axis=0, out=area)
         self._ticks, self._value, self._area = t[-1:], x[-1:], area[-1:]
 
@@ -95,7 +97,8 @@ class AreaResampler:
             bounds = np.concatenate((self.edge_ticks(np.array([self._edge])), edges))
             areas = np.concatenate((self._edge_area[None], edge_area))
         self._edge, self._edge_area = last, areas[-1]
-        return (areas[1:] - areas[:-1]) // (2 * (bounds[1:] - bounds[:-1]))[:, None]
+        means: Fixed = (areas[1:] - areas[:-1]) // (2 * (bounds[1:] - bounds[:-1]))[:, None]
+        return means
 
     def _edge_ticks_int(self, k: int) -> int:
         return round(k * self._step) + self._origin

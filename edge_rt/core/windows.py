@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_rt.core.errors import ManifestError
 from edge_rt.core.resample import ONE, Fixed
@@ -90,6 +92,36 @@ class Signals:
         """Length of the difference to the sample before, float64 (n,), g."""
         rows = self._rows
         return _length((rows[:, self.back :] - rows[:, self.back - 1 : -1]) / float(ONE))
+
+    def steady(self, at: npt.NDArray[np.intp]) -> Steady:
+        """What the last second was like, at the rows `at` (0 is the first row after history)."""
+        span = self.count(STEADY_S)
+        end = self.back + 1 + at
+        gravity = (self._sums[:, end] - self._sums[:, end - span]) / float(span * ONE)
+        rows = self._rows / 1.0
+        length = np.rint(_length(rows)).astype(np.int64)
+        power = np.zeros((2, len(length) + 1), np.int64)
+        np.add.accumulate(length, out=power[0, 1:])
+        np.add.accumulate(length * length, out=power[1, 1:])
+        total = power[:, end] - power[:, end - span]
+        variance = np.maximum(total[1] * span - total[0] * total[0], 0)
+        moves = np.zeros((3, len(length)), np.int64)
+        np.add.accumulate(self._rows[:, 1:] != self._rows[:, :-1], axis=1, out=moves[:, 1:])
+        frozen = (moves[:, end - 1] == moves[:, end - span]).any(axis=0)
+        return Steady(gravity, np.sqrt(variance / 1.0) / float(span * ONE), frozen)
+
+
+class Steady(NamedTuple):
+    """The last `STEADY_S` before each of m rows.
+
+    gravity  float64 (3, m), mean acceleration, g
+    motion   float64 (m,), standard deviation of |a|, g
+    frozen   bool (m,), an axis repeated one value all the time
+    """
+
+    gravity: FloatArray
+    motion: FloatArray
+    frozen: npt.NDArray[np.bool_]
 
 
 def _dot(a: FloatArray, b: FloatArray) -> FloatArray:

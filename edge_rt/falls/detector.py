@@ -1,0 +1,178 @@
+"""Accelerometer samples in, fall scores out: clock, resampling, channels, windows, network.
+
+The scores do not depend on how the samples are cut into blocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_rt.bundle import Bundle
+from edge_rt.core.errors import ManifestError
+from edge_rt.core.hop import Hop, HopFlag
+from edge_rt.core.manifest import FallManifest
+from edge_rt.core.timebase import MAX_GAP_S, TICKS_PER_S, ClockCounters, SampleClock, Stamps, Ticks
+from edge_rt.core.types import Float32Array, SampleBlock
+from edge_rt.falls.line import Line, Samples, join
+
+# A new bundle starts from this much signal: windows of up to 26 s behind 3.4 s of look-back.
+# At 400 Hz that is 12,000 samples, 340 KB.
+HISTORY_S = 30.0
+# Samples kept back until a hop is due; reached only by stamps far denser than any accelerometer.
+MAX_PENDING = 4096
+SATURATED = 0.998  # share of the range that counts as its end: two's complement stops one short
+
+
+class FallDetector:
+    """Streaming fall scorer of one accelerometer.
+
+    bundle   an opened fall bundle
+    rate_hz  nominal rate of the source, 9 to 400 Hz
+    range_g  the source saturates at +- this
+    stamps   "even": each stamp is the time its sample was taken; "arrival": when it was received
+             (core.timebase)
+
+    The first hop comes with the `smooth`-th window; until a whole window and its look-back are
+    filled, the sensor is taken to have rested at its first value and hops carry WARMING.
+
+    >>> import numpy as np, edge_rt
+    >>> from edge_rt.core.types import SampleBlock
+    >>> detector = edge_rt.FallDetector(edge_rt.open_bundle("fall-waist"), rate_hz=50.0)
+    >>> lying = np.tile(np.float32([0, 0, 1]), (500, 1))
+    >>> hops = detector.push(SampleBlock(np.arange(500) / 50.0, lying))
+    >>> max(hop.mean for hop in hops) < detector.threshold
+    True
+
+    Raises ManifestError for a bundle of another task, InputError for an impossible rate.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        rate_hz: float,
+        range_g: float = 16.0,
+        stamps: Stamps = "even",
+        max_gap_s: float = MAX_GAP_S,
+    ) -> None:
+        self._limit_g = SATURATED * range_g
+        self._clock_of = (rate_hz, stamps, max_gap_s)
+        self._bundle = bundle
+        self.manifest = _manifest(bundle)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream; the next sample starts a new one."""
+        self._clock = SampleClock(*self._clock_of)
+        self.not_finite = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._line: Line | None = None
+        self._pending: list[Samples] = []
+        self._waiting = 0
+        self._history: deque[Samples] = deque()
+        self._dropped = False
+
+    @property
+    def threshold(self) -> float:
+        """The bundle's own threshold on `Hop.mean`."""
+        return self.manifest.decision.threshold.value
+
+    @property
+    def counters(self) -> ClockCounters:
+        """What the clock met since the start."""
+        return self._clock.counters
+
+    @property
+    def source_rate_hz(self) -> float:
+        """Rate of the source as believed at present."""
+        return self._clock.rate_hz
+
+    def push(self, block: SampleBlock) -> list[Hop]:
+        """Take samples, return the hops that they complete, oldest first.
+
+        Samples with a NaN or infinity are dropped, counted and flagged; see core.timebase for
+        stamps. Raises ModelError when the engine fails.
+        """
+        t_s, acc_g = block
+        if not np.isfinite(acc_g).all() or not np.isfinite(t_s).all():
+            return self._push_finite(t_s, acc_g)
+        return self._push(t_s, acc_g)
+
+    def _push_finite(self, t_s: npt.NDArray[np.float64], acc_g: Float32Array) -> list[Hop]:
+        good = np.isfinite(acc_g).all(axis=1) & np.isfinite(t_s)
+        self.not_finite += int(len(good) - good.sum())
+        hops: list[Hop] = []
+        # Split where samples were dropped, so that the next good one carries the mark.
+        for part in np.split(np.arange(len(good)), np.nonzero(~good)[0]):
+            bad = len(part) > 0 and not good[part[0]]
+            self._dropped |= bad
+            kept = part[1:] if bad else part
+            if len(kept):
+                hops += self._push(t_s[kept], acc_g[kept])
+        return hops
+
+    def _push(self, t_s: npt.NDArray[np.float64], acc_g: Float32Array) -> list[Hop]:
+        hops: list[Hop] = []
+        for run in self._clock.place(t_s):
+            if run.fresh:
+                hops += self._flush()
+                dropped = self._dropped
+                self._begin()
+                self._dropped = dropped
+                self._line = Line(self._bundle, self.manifest, int(run.ticks[0]))
+                self._newest = int(run.ticks[0])
+            samples = self._mark(run.ticks, acc_g[run.keep])
+            self._pending.append(samples)
+            self._waiting += len(run.ticks)
+            assert self._line is not None  # the first run of a clock is fresh
+            if self._newest >= self._line.due or self._waiting >= MAX_PENDING:
+                hops += self._flush()
+        return hops
+
+    def _mark(self, ticks: Ticks, acc_g: Float32Array) -> Samples:
+        marks = (np.abs(acc_g) >= self._limit_g).any(axis=1) * np.int64(HopFlag.SATURATED)
+        gap = np.diff(ticks, prepend=self._newest) > self._clock.gap_ticks
+        marks |= gap * np.int64(HopFlag.BRIDGED)
+        if self._dropped:
+            marks[0] |= HopFlag.NOT_FINITE
+            self._dropped = False
+        self._newest = int(ticks[-1])
+        return Samples(ticks, acc_g, marks)
+
+    def _flush(self) -> list[Hop]:
+        if not self._pending or self._line is None:
+            return []
+        samples = join(self._pending)
+        self._pending, self._waiting = [], 0
+        self._history.append(samples)
+        oldest = self._newest - round(HISTORY_S * TICKS_PER_S)
+        while len(self._history) > 1 and self._history[1].ticks[0] < oldest:
+            self._history.popleft()
+        return self._line.feed(samples, self._clock.origin_s)
+
+    def swap(self, bundle: Bundle) -> None:
+        """Go on with another bundle, from the next hop, on the signal of the last `HISTORY_S`.
+
+        Nothing is missed: the new window is already full. Swapping in the same bundle changes no
+        score. Raises ManifestError, and keeps the present bundle, for a bundle of another task.
+        """
+        manifest = _manifest(bundle)
+        if self._line is not None:
+            line = Line(bundle, manifest, self._line.origin)
+            if self._history:
+                line.feed(join(self._history), self._clock.origin_s, catch_up=True)
+            self._line = line
+        self._bundle, self.manifest = bundle, manifest
+
+
+def _manifest(bundle: Bundle) -> FallManifest:
+    if not isinstance(bundle.manifest, FallManifest):
+        raise ManifestError(
+            f'bundle {bundle.manifest.name} is not a fall model; name a bundle with task = "fall"'
+        )
+    return bundle.manifest
