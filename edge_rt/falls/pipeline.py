@@ -1,0 +1,215 @@
+"""The fall pipeline: samples and commands in, announcements out. Owns no thread and no clock."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from edge_rt.bundle import Bundle
+from edge_rt.core.fall import AlarmMachine, Event, FallRules, Transition
+from edge_rt.core.hop import Hop
+from edge_rt.core.latency import LatencyRecorder
+from edge_rt.core.signal import SignalHealth
+from edge_rt.core.timebase import ClockCounters
+from edge_rt.core.types import SampleBlock
+
+log = logging.getLogger(__name__)
+
+# detector: samples to scores; alarm: scores to transitions; push: all of it, last sample to decision
+STAGES = ("detector", "alarm", "push")
+# A source whose clock went back by less than this is late, by more it was started anew.
+REBASE_S = 5.0
+
+
+class Scorer(Protocol):
+    """What the pipeline needs of a detector; `falls.detector.FallDetector` is one."""
+
+    @property
+    def counters(self) -> ClockCounters: ...
+
+    def push(self, block: SampleBlock) -> list[Hop]: ...
+
+    def reset(self) -> None: ...
+
+    def swap(self, bundle: Bundle) -> None: ...
+
+
+class Announcement(NamedTuple):
+    """`edge_rt.<kind>.<what>` with JSON-able data; fall stages carry `incident` and `why`."""
+
+    kind: str
+    what: str
+    data: dict[str, Any]
+
+
+class FallPipeline:
+    """Detector and alarm machine of one accelerometer.
+
+    detector   scores samples
+    rules      of the alarm machine
+    new_id     gives each incident its id
+    range_g    the sensor saturates at +- this
+    armed      whether it watches from the start
+    simulated  announcements say that nobody wears this sensor
+    clock      seconds, for latencies only: no decision depends on it
+    """
+
+    def __init__(
+        self,
+        detector: Scorer,
+        rules: FallRules,
+        new_id: Callable[[], str],
+        *,
+        range_g: float,
+        armed: bool = True,
+        simulated: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.latency = LatencyRecorder(STAGES)
+        self._detector = detector
+        self._machine = AlarmMachine(rules, new_id, armed=armed)
+        self._health = SignalHealth(range_g)
+        self._simulated = simulated
+        self._clock = clock
+        self._last: Hop | None = None
+        self._hops = 0
+        self._failures = 0
+        self._problem = ""
+        self._steps_told = 0
+        self._offset_s = 0.0  # machine time minus the detector's
+        self._started = False
+        # The source's own time when the machine's was last set by it: (source, machine).
+        self._anchor: tuple[float, float] | None = None
+
+    # ---- what moves it ----
+
+    def push(self, block: SampleBlock) -> list[Announcement]:
+        """Take samples, return what is to be announced, in order.
+
+        A failing detector costs its window, which is then started anew, never an open incident:
+        the failure is logged and counted in `status()`, and time-outs go on.
+        """
+        begun = self._clock()
+        try:
+            hops = self._detector.push(block)
+        except Exception as error:  # any kind: a wearer is worse off without the alarm machine
+            log.exception("falls: the detector failed; its window starts anew")
+            self._failures += 1
+            self._problem = f"{type(error).__name__}: {error}"
+            self._detector.reset()
+            hops = []
+        scored = self._clock()
+        self.latency.record("detector", scored - begun)
+        out: list[Announcement] = []
+        for hop in hops:
+            self._last = hop
+            steps = self._machine.step(self._on_machine_time(hop))
+            if steps:
+                out += self._tell(steps)
+        self._hops += len(hops)
+        if len(block.t_s):
+            self._anchor = (float(block.t_s[-1]), self._machine.now_s)
+        decided = self._clock()
+        if hops:
+            self.latency.record("alarm", (decided - scored) / len(hops))
+            self.latency.record("push", decided - begun)
+        return out + self._watch(block)
+
+    def tick(self, source_s: float) -> list[Announcement]:
+        """Let time pass while no samples come, so that time-outs fire.
+
+        source_s: what the source's clock would now say; going backwards is no time passing.
+        """
+        return self._tell(self._machine.tick(self._from_source(source_s)))
+
+    def command(self, event: Event, source_s: float, by: str) -> list[Announcement]:
+        """Cancel, resolve, help_now, arm or disarm, by whom. Raises WrongState."""
+        return self._tell(self._machine.command(event, self._from_source(source_s), by))
+
+    def swap(self, bundle: Bundle, rules: FallRules) -> None:
+        """Go on with another bundle and its rules; an open incident stays as it is.
+
+        Raises ManifestError for a bundle of another task; nothing has changed then.
+        """
+        self._detector.swap(bundle)
+        self._machine.rules = rules
+
+    # ---- what it says ----
+
+    @property
+    def machine(self) -> AlarmMachine:
+        """The alarm machine, to be read."""
+        return self._machine
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able view for the live status."""
+        last = self._last
+        return {
+            **self._machine.status(),
+            **self._health.status(),
+            "simulated": self._simulated,
+            "hops": self._hops,
+            "t_s": None if last is None else round(last.t_s, 3),
+            "score": None if last is None else round(last.score, 3),
+            "peak_g": None if last is None else round(last.peak_g, 3),
+            "flags": 0 if last is None else int(last.flags),
+            "detector_failures": self._failures,
+            "detector_problem": self._problem,
+            "latency": self.latency.summary(),
+        }
+
+    def save(self) -> dict[str, Any]:
+        """JSON-able state of the alarm, to be stored after every announcement."""
+        return self._machine.save()
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Resume an incident after a restart. Raises StorageError if `saved` is damaged."""
+        self._machine.restore(saved)
+
+    # ---- time ----
+
+    def _on_machine_time(self, hop: Hop) -> Hop:
+        now_s = self._machine.now_s
+        if not self._started:
+            self._started = True
+            # A fresh machine takes over the source's clock; one that has waited or been restored
+            # keeps its own, or the jump would eat up what is left of a cancel window.
+            if now_s > 0.0 or self._machine.incident is not None:
+                self._offset_s = now_s - hop.t_s
+        elif hop.t_s + self._offset_s < now_s - REBASE_S:
+            self._offset_s = now_s - hop.t_s
+        return hop._replace(t_s=hop.t_s + self._offset_s) if self._offset_s else hop
+
+    def _from_source(self, source_s: float) -> float:
+        if self._anchor is None:
+            self._anchor = (source_s, self._machine.now_s)
+        source_then_s, machine_then_s = self._anchor
+        return machine_then_s + max(0.0, source_s - source_then_s)
+
+    # ---- announcements ----
+
+    def _tell(self, steps: list[Transition]) -> list[Announcement]:
+        out = []
+        for step in steps:
+            log.info("falls: %s -> %s (%s)", step.source, step.target, step.event)
+            if step.what is not None:
+                data = {"incident": step.incident, "why": step.why}
+                out.append(Announcement("fall", step.what, self._label(data)))
+        return out
+
+    def _watch(self, block: SampleBlock) -> list[Announcement]:
+        out = [
+            Announcement("device", change.what, self._label(change.data))
+            for change in self._health.feed(block)
+        ]
+        stepped = self._detector.counters.clock_steps
+        if stepped > self._steps_told:
+            data = {"clock": "accelerometer", "steps": stepped - self._steps_told}
+            out.append(Announcement("device", "clock_stepped", self._label(data)))
+        self._steps_told = stepped  # a reset starts the count anew
+        return out
+
+    def _label(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {**data, "simulated": True} if self._simulated else data
