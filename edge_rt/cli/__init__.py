@@ -1,9 +1,9 @@
 """The command line: one module a command group, imported only when that command runs.
 
 Exit codes: 0 done, 1 a check failed, 2 usage or operator error, 3 bad model bundle, 4 hardware,
-5 daemon, 130 interrupted, 141 the reader of our output went away. Results go to stdout; an error is
-one line on stderr, `edge-rt: <what and remedy>`, or with --json the same as
-`{"error": {"kind", "message", "exit_code"}}`. What is no EdgeRtError is a bug and keeps its traceback.
+5 daemon, 130 interrupted, 141 the reader of our output went away. Results go to stdout; an error
+is one line on stderr, `edge-rt: <what and remedy>`, or with --json the same as
+`{"error": {"kind", "message", "exit_code"}}`. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations

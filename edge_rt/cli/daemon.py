@@ -26,7 +26,7 @@ def ask(run_dir: Path, command: str, as_json: bool, said: str, **arguments: Any)
 
 
 @click.command()
-@click.option("--config", "config_path", type=options.FILE, required=True, help="Its configuration.")
+@click.option("--config", "config_path", type=options.FILE, required=True, help="Its settings.")
 @click.option("--check", is_flag=True, help="Only check the configuration.")
 @click.pass_context
 def run(ctx: click.Context, config_path: Path, check: bool) -> None:

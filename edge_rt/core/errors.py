@@ -75,3 +75,27 @@ class DaemonError(EdgeRtError):
     """The daemon is not running, refused a command, or failed at it."""
 
     exit_code = 5
+
+
+_BY_NAME: dict[str, type[EdgeRtError]] = {
+    kind.__name__: kind
+    for kind in (
+        OperatorError,
+        ConfigError,
+        CredentialError,
+        InputError,
+        PublisherError,
+        ManifestError,
+        ModelError,
+        HardwareError,
+        SensorError,
+        CameraError,
+        StorageError,
+        DaemonError,
+    )
+}
+
+
+def error_from(kind: str, message: str) -> EdgeRtError:
+    """The error that another process of ours reported; an unknown kind is its bug: DaemonError."""
+    return _BY_NAME.get(kind, DaemonError)(message)

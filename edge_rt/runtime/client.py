@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from edge_rt.core.errors import DaemonError
+from edge_rt.core.errors import DaemonError, error_from
 from edge_rt.runtime.protocol import Reply, Request, socket_path
 
 # Enrolment waits for several good frames; everything else answers at once.
@@ -18,7 +18,10 @@ CALL_TIMEOUT_S = 60.0
 
 
 class Client:
-    """A connection to the daemon whose socket lies in `run_dir`. Raises DaemonError throughout."""
+    """A connection to the daemon whose socket lies in `run_dir`.
+
+    Raises DaemonError throughout, and what the daemon itself refused a command with.
+    """
 
     def __init__(self, run_dir: Path, timeout_s: float = CALL_TIMEOUT_S) -> None:
         path = socket_path(run_dir)
@@ -97,5 +100,5 @@ class Client:
         except msgspec.DecodeError as error:
             raise DaemonError(f"the daemon sent nonsense ({error}); versions differ?") from None
         if reply.error is not None:
-            raise DaemonError(reply.error.message)
+            raise error_from(reply.error.kind, reply.error.message)
         return reply

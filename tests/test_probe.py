@@ -1,0 +1,93 @@
+"""The trial process: what a rogue model does there becomes one clear line here."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import tiny_models as tiny
+
+from edge_rt.adapters.probe import probe
+from edge_rt.core.errors import ConfigError, InputError, ManifestError, ModelError
+
+
+def test_a_sound_bundle_passes_and_is_measured(tmp_path: Path, engine: str) -> None:
+    report = probe(tiny.bundle(tmp_path / "b", tiny.scorer()), engine)
+    assert report.engine.startswith(engine)
+    assert report.golden is not None and report.golden.passed and report.golden.cases == 2
+    assert report.latency is not None and 0 < report.latency.p50_ms <= report.latency.p95_ms
+    assert report.inputs[0].shape == (1, 1, 8, 3) and report.outputs[0].shape == (1, 1)
+    assert report.ops == {"FULLY_CONNECTED": 1}
+    assert 0 <= report.grew_mb < report.peak_mb
+
+
+def test_a_bare_model_is_described_only(tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tiny.elementwise((1, 4)))
+    report = probe(path, engine)
+    assert report.golden is None and report.latency is None
+    assert report.ops == {"RELU": 1}
+
+
+def test_custom_op_is_named(tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tiny.elementwise((1, 4), custom="Frobnicate"))
+    with pytest.raises(ModelError, match=r"m\.tflite: .*custom op: Frobnicate"):
+        probe(path, engine)
+
+
+@pytest.mark.parametrize("length", [0, 7, 60, 200])
+def test_a_truncated_model_is_an_error(tmp_path: Path, length: int) -> None:
+    pytest.importorskip("ai_edge_litert", reason="only LiteRT checks its flatbuffers")
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tiny.scorer()[:length])
+    with pytest.raises(ModelError, match=r"m\.tflite: .*(not a TFLite file|not a valid)"):
+        probe(path, "litert", run=False)
+
+
+def test_a_crash_is_reported_by_its_signal(tmp_path: Path) -> None:
+    pytest.importorskip("tflite_runtime", reason="only tflite-runtime trusts its flatbuffers")
+    path = tmp_path / "m.tflite"
+    wild = (0x7F00_0000).to_bytes(4, "little")  # root table two gigabytes behind the file
+    path.write_bytes(wild + tiny.scorer()[4:])
+    with pytest.raises(ModelError, match=r"the engine crashed \(SIGSEGV\) while loading"):
+        probe(path, "tflite-runtime")
+
+
+def test_a_hang_is_ended_with_the_whole_process_group(tmp_path: Path, engine: str) -> None:
+    folder = tiny.bundle(tmp_path / "b", tiny.endless(60_000), 60_000, ("x", "y", "z", "w"))
+    start = time.monotonic()
+    with pytest.raises(ModelError, match=r"no end after 2 s of .*; the model hangs"):
+        probe(folder, engine, timeout_s=2)
+    assert time.monotonic() - start < 10
+    with pytest.raises(ChildProcessError):  # nothing left to wait for
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_memory_is_capped(tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tiny.elementwise((1, 20_000, 20_000)))  # 1.6 GB a tensor
+    with pytest.raises(ModelError, match=r"more than 64 MB|memory runs out"):
+        probe(path, engine, memory_mb=64)
+
+
+def test_golden_vectors_and_budget_are_held(tmp_path: Path, engine: str) -> None:
+    wrong = tiny.bundle(tmp_path / "wrong", tiny.scorer(), golden=5.0)
+    with pytest.raises(ModelError, match="differs from the golden vectors by 19"):
+        probe(wrong, engine)
+    probe(wrong, engine, run=False)
+    slow = tiny.bundle(tmp_path / "slow", tiny.scorer(), budget_ms=1e-6)
+    with pytest.raises(ModelError, match="over the manifest's budget"):
+        probe(slow, engine)
+
+
+def test_errors_of_the_child_keep_their_class(tmp_path: Path) -> None:
+    shape = tiny.bundle(tmp_path / "shape", tiny.scorer(window=9))
+    with pytest.raises(ManifestError, match=r"input is \(1, 1, 8, 3\), the model's is"):
+        probe(shape)
+    with pytest.raises(InputError, match="gone: No such file"):
+        probe(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="engine 'magic' is unknown"):
+        probe(shape, "magic")
