@@ -17,7 +17,7 @@ from edge_rt.core.types import SampleBlock
 
 log = logging.getLogger(__name__)
 
-# detector: samples to scores; alarm: scores to transitions; push: all of it, last sample to decision
+# samples to scores; one score to its transitions; last sample of a window to its decision
 STAGES = ("detector", "alarm", "push")
 # A source whose clock went back by less than this is late, by more it was started anew.
 REBASE_S = 5.0
