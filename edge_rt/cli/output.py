@@ -12,6 +12,8 @@ import msgspec
 
 Advance = Callable[[int, int], None]
 
+MAX_ITEMS = 12  # of a list in one cell; --json has them all
+
 
 def print_json(value: Any) -> None:
     """One compact JSON line; NaN and infinity become null, numpy values plain numbers and lists."""
@@ -69,7 +71,8 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value)) or "-"
+        more = f" and {len(value) - MAX_ITEMS} more" if len(value) > MAX_ITEMS else ""
+        return (", ".join(map(_cell, value[:MAX_ITEMS])) or "-") + more
     if isinstance(value, Mapping):
         return " ".join(f"{key}={_cell(part)}" for key, part in value.items())
     return str(value)
