@@ -176,6 +176,19 @@ def test_a_listener_that_fails_does_not_silence_the_next(
     assert (siren.next().committed, siren.next().committed) == (True, True)
 
 
+def test_a_listener_can_leave(tmp_path: Path, made: Callable[..., Recorder]) -> None:
+    recorder, first, second = made(opener(tmp_path / "events.db")), Listening(), Listening()
+    forget = recorder.listen(first)
+    recorder.listen(second)
+    alarm(recorder)
+    assert recorder.flush(PATIENT)
+    forget()
+    forget()
+    alarm(recorder)
+    assert recorder.flush(PATIENT)
+    assert (len(first.all()), len(second.all())) == (1, 2)
+
+
 def test_ask_runs_with_the_log(tmp_path: Path, made: Callable[..., Recorder]) -> None:
     recorder = made(opener(tmp_path / "events.db"))
     alarm(recorder).result(PATIENT)
