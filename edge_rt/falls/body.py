@@ -151,6 +151,21 @@ class Body:
         self.seated = True
         return piece
 
+    def collapse(self) -> Piece:
+        """Into a chair, legs giving way: the hardest landing of daily life."""
+        rng = self.rng
+        seconds = rng.uniform(0.5, 0.8)
+        down = self._turn(seconds, np.array([rng.uniform(-0.4, -0.1), 0.0]), arm=1.1, sway=0.5)
+        down.acc[:, 2] += _second(-rng.uniform(0.3, 0.5) * _smooth(len(down.roll)))
+        settled = self._rest(0.8, sway=0.5)
+        piece = _join(down, settled)
+        push = rng.uniform(8.0, 28.0)
+        _pulse(
+            piece.acc, seconds, rng.uniform(0.06, 0.12), (rng.uniform(-0.4, 0.4) * push, 0, push)
+        )
+        self.seated = True
+        return piece
+
     def get_up(self) -> Piece:
         """From chair or floor to standing."""
         rng = self.rng
@@ -196,20 +211,33 @@ class Body:
             end=float(np.arccos(0.12 / waist_m)),
             pull=rng.uniform(0.6, 1.0) * 1.5 * G / rod_m,
         )
-        lost = self._turn(rng.uniform(0.25, 0.45), ahead * theta[0], sway=0.6, arm=self.arm + 0.4)
+        # Hips bend: the trunk turns less than the legs, and catches up on the floor.
+        trunk = rng.uniform(0.6, 1.0)
+        lost = self._turn(
+            rng.uniform(0.25, 0.45), trunk * theta[0] * ahead, sway=1.2, arm=self.arm + 0.4
+        )
         trip = rng.uniform(1.0, 6.0)
         _pulse(lost.acc, 0.12, 0.12, (-trip * ahead[0], -trip * ahead[1], rng.uniform(-2.0, 2.0)))
 
         knees = rng.uniform(0.0, 0.35) * _smooth(len(theta))  # they give way on the way down
         out = waist_m * np.sin(theta)
         up = waist_m * np.cos(theta) * (1.0 - knees)
-        down = self._rest(len(theta) / FINE_HZ, sway=0.8)
-        down.lean[:] = theta[:, None] * ahead
+        down = self._rest(len(theta) / FINE_HZ, sway=rng.uniform(1.0, 3.5))  # they struggle
+        down.lean[:] = trunk * theta[:, None] * ahead
+        self.lean = down.lean[-1]
         down.acc[:, :2] += _second(out)[:, None] * ahead
         down.acc[:, 2] += _second(up)
         down.arm[:] += rng.uniform(0.6, 1.6) * _smooth(len(theta))
         self.arm = float(down.arm[-1])
 
+        # Knees, hands or a foot touch first.
+        touch = rng.uniform(0.0, 16.0)
+        _pulse(
+            down.acc,
+            len(theta) / FINE_HZ - rng.uniform(0.05, 0.3),
+            rng.uniform(0.05, 0.12),
+            (-0.4 * touch * ahead[0], -0.4 * touch * ahead[1], touch),
+        )
         speed = waist_m * float(rate[-1]) * rng.uniform(0.3, 0.95)  # hands and knees take some
         hit = self._contact(speed, ahead)
         piece = _join(lost, down, hit)
@@ -226,15 +254,16 @@ class Body:
         """From the first touch at `speed` m/s to rest, with bounce and ringing."""
         rng = self.rng
         tilt = np.radians(np.clip(rng.normal(93.0, 10.0), 68.0, 118.0))
+        seconds = rng.uniform(1.0, 1.6)
         piece = self._turn(
-            rng.uniform(0.9, 1.6),
-            ahead * tilt,
-            roll=rng.normal(0, 0.4),
-            sway=4.0,
-            arm=0.6 * self.arm,
+            seconds, ahead * tilt, roll=rng.normal(0, 0.5), sway=7.0, low_hz=8.0, arm=0.6 * self.arm
         )
+        n = len(piece.roll)
+        # The trunk swings past its final place within half a second and comes back.
+        past = np.exp(-(((np.arange(n) / FINE_HZ - 0.45) / 0.25) ** 2))
+        piece.lean[:] += rng.uniform(0.0, 1.0) * past[:, None] * ahead
         # Limbs come down after the trunk: 0.3 to 1 s until all is quiet.
-        quiet = np.exp(-np.arange(len(piece.roll)) / (rng.uniform(0.2, 0.6) * FINE_HZ))
+        quiet = np.exp(-np.arange(n) / (rng.uniform(0.12, 0.4) * FINE_HZ))
         piece.acc[:] *= quiet[:, None]
         piece.hand[:] *= quiet[:, None]
         bounce = rng.uniform(0.05, 0.3)
@@ -247,7 +276,7 @@ class Body:
         again = width + flight
         light = slice(round(width * FINE_HZ), round(again * FINE_HZ))
         piece.acc[light, 2] -= 0.7 * G
-        for after, share in ((again, bounce), (rng.uniform(0.12, 0.25), rng.uniform(0.1, 0.35))):
+        for after, share in ((again, bounce), (rng.uniform(0.12, 0.25), rng.uniform(0.05, 0.25))):
             _pulse(piece.acc, after + width / 2, width, tuple(share * value for value in push))
         t = np.arange(len(piece.roll)) / FINE_HZ
         ring = 0.16 * peak * np.exp(-t / rng.uniform(0.04, 0.09))
@@ -280,18 +309,24 @@ class Body:
         piece.arm[:] += fade * arm * np.sin(wave / 2)
         return piece
 
-    def _rest(self, seconds: float, sway: float) -> Piece:
+    def _rest(self, seconds: float, sway: float, low_hz: float = 4.0) -> Piece:
         n = max(1, round(seconds * FINE_HZ))
-        acc = sway * np.stack([_noise(self.rng, n, 4.0) for _ in range(3)], axis=1)
+        acc = sway * np.stack([_noise(self.rng, n, low_hz) for _ in range(3)], axis=1)
         hand = 1.5 * sway * np.stack([_noise(self.rng, n, 6.0) for _ in range(3)], axis=1)
         still = np.ones((n, 1))
         return Piece(still * self.lean, np.full(n, self.roll), acc, np.full(n, self.arm), hand)
 
     def _turn(
-        self, seconds: float, lean: FloatArray, arm: float, roll: float = 0.0, sway: float = 0.15
+        self,
+        seconds: float,
+        lean: FloatArray,
+        arm: float,
+        roll: float = 0.0,
+        sway: float = 0.15,
+        low_hz: float = 4.0,
     ) -> Piece:
         """To a new posture by minimum jerk."""
-        piece = self._rest(seconds, sway)
+        piece = self._rest(seconds, sway, low_hz)
         s = _smooth(len(piece.roll))
         piece.lean[:] += s[:, None] * (np.asarray(lean) - self.lean)
         piece.roll[:] += s * roll
@@ -356,6 +391,7 @@ MOTIONS: dict[str, Callable[..., Piece]] = {
     "bend": Body.bend,
     "jump": Body.jump,
     "sit_down": Body.sit_down,
+    "collapse": Body.collapse,
     "get_up": Body.get_up,
     "lie_down": Body.lie_down,
     "turn_over": Body.turn_over,

@@ -34,6 +34,7 @@ ACTIVITIES: dict[str, Script] = {
     "sitting": (("stand", 6.0), "sit_down", ("sit", 5.0), "get_up", ("stand", 5.0)),
     "lying": (("stand", 6.0), "sit_down", ("sit", 2.0), "lie_down", ("lie", 5.0), "turn_over",
               ("lie", 4.0), "get_up", ("stand", 4.0)),
+    "collapsing": (("stand", 6.0), "collapse", ("sit", 8.0)),
     "stumbling": (("walk", 8.0), "stumble", ("walk", 8.0)),
     "bending": (("stand", 6.0), "bend", ("stand", 5.0), "bend", ("stand", 4.0)),
     "jumping": (("stand", 7.0), "jump", ("stand", 6.0)),
