@@ -229,12 +229,15 @@ def _read_key(path: Path, *, private: bool) -> bytes:
 
 
 def _make_key(path: Path) -> None:
+    new = path.with_name(path.name + ".new")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        new.unlink(missing_ok=True)
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(os.urandom(KEY_BYTES))
             file.flush()
             os.fsync(file.fileno())
+        os.replace(new, path)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -262,7 +265,7 @@ def _split(path: Path, data: bytes) -> tuple[_Header, bytes]:
         if len(data) < start + length:
             raise StorageError(f"{path}: cut off after {len(data)} bytes; restore a backup")
         header = msgspec.json.decode(data[start : start + length], type=_Header)
-    except ValueError as error:
+    except (ValueError, msgspec.DecodeError) as error:
         raise StorageError(f"{path}: damaged ({error}); restore a backup") from None
     whole = start + length + NONCE_BYTES + header.sealed_bytes + CHECKSUM_BYTES
     if len(data) < whole:
