@@ -178,6 +178,11 @@ class Interpreter:
         raw = self.invoke(self.quantize(np.asarray(real, np.float32)))
         return tuple(self.dequantize(r, k) for k, r in enumerate(raw))
 
+    @property
+    def native(self) -> Any:
+        """The engine's own interpreter, for the benchmark that compares with it."""
+        return self._native
+
     def ops(self) -> dict[str, int]:
         """How often the model uses each operation, most used first."""
         # A private method of both engines; edge_rt asks for it only to describe a model.

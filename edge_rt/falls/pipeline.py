@@ -143,6 +143,11 @@ class FallPipeline:
         """The alarm machine, to be read."""
         return self._machine
 
+    @property
+    def hops(self) -> int:
+        """How many windows were judged."""
+        return self._hops
+
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""
         last = self._last
