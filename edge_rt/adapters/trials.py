@@ -82,10 +82,11 @@ def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a {FORMAT} .npz")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise ValueError("it is a bare array")
-        with archive:
+        # Opened here: numpy forgets to close what turns out to be no archive.
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it is a bare array")
             # The gyroscope doubles the size and nothing here reads it.
             return {k: archive[k] for k in archive.files if not k.startswith("gyro")}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
