@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from importlib.resources import files
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge_rt.core.config import (
@@ -75,3 +77,10 @@ def test_toml_written_is_read_back() -> None:
     }
     expected = {k: v for k, v in table.items() if v is not None}
     assert tomllib.loads(write_toml(table)) == expected
+
+
+def test_the_example_shows_the_defaults_and_every_section() -> None:
+    text = files("edge_rt.firmware_configs").joinpath("example.toml").read_text()
+    assert parse_config(text, "example.toml") == Config()
+    for section in msgspec.structs.fields(Config):
+        assert f"[{section.name}" in text
