@@ -117,7 +117,7 @@ def _last_words(folder: Path) -> str:
 def _memory(root: int) -> dict[str, float]:
     """PSS in MB of a process and all below it, and their total."""
     found = {}
-    for pid in _family(root):
+    for pid in family(root):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             found["daemon" if pid == root else f"child {pid}"] = _pss_mb(pid)
     return {**found, "total": round(sum(found.values()), 1)}
@@ -130,7 +130,8 @@ def _pss_mb(pid: int) -> float:
     return 0.0  # a zombie has none
 
 
-def _family(root: int) -> list[int]:
+def family(root: int) -> list[int]:
+    """A process and all its descendants, itself first."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
