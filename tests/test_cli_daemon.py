@@ -91,7 +91,7 @@ def say(tmp_path: Path, daemon: Daemon, capfd: pytest.CaptureFixture[str]) -> Sa
 @pytest.mark.parametrize(
     ("words", "command", "what", "said"),
     [
-        (("cancel",), "cancel", "", "cancelled"),
+        (("cancel",), "cancel", "", "cancelled; now monitoring\n"),
         (("resolve",), "resolve", "", "resolved"),
         (("help-now",), "help_now", "", "alarm raised"),
         (("arm", "falls"), "arm", "falls", "falls armed"),
