@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_models as tiny
 
+from edge_rt.adapters.tflite import choose_engine
 from edge_rt.cli import main
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.errors import ConfigError
@@ -172,3 +173,10 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
 def test_the_config_itself_is_checked_before_anything_else(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'event_log_max_mb'"):
         config_for(tmp_path, "runtime.event_log_mx_mb = 3")
+
+
+def test_numpy_2_under_tflite_runtime_is_refused_with_the_remedy() -> None:
+    pytest.importorskip("tflite_runtime")
+    assert choose_engine("tflite-runtime", "1.26.4") == "tflite-runtime"
+    with pytest.raises(ConfigError, match=r"numpy 2\.1\.0; run: pip install 'numpy<2'"):
+        choose_engine("tflite-runtime", "2.1.0")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_rt.cli import options, output
 from edge_rt.core.errors import InputError, ManifestError
 
+if TYPE_CHECKING:
+    from edge_rt.core.match import Gallery
+    from edge_rt.core.types import Camera, Frame
+    from edge_rt.core.unlock import Look
+    from edge_rt.faces.pipeline import FacePipeline, Observation
+
+AT_ONCE = 1e6  # times real time: no replay waits
+READ_S = 1.0
 BLOCK_S = 0.5  # the pace of a FIFO sensor; the decisions do not depend on it
 
 
@@ -97,38 +106,98 @@ def fall(
 
 @replay.command()
 @click.argument("video", type=options.FILE)
+@click.option("--owner", type=options.FILE, help="Photograph of the one person who is enrolled.")
 @click.option("--detect", default="face-detect", show_default=True, help="Detector bundle.")
 @click.option("--embed", default="face-embed", show_default=True, help="Embedder bundle.")
 @_paced
 @options.engine
 @options.as_json
 def face(
-    video: Path, detect: str, embed: str, speed: float | None, engine: str, as_json: bool
+    video: Path,
+    owner: Path | None,
+    detect: str,
+    embed: str,
+    speed: float | None,
+    engine: str,
+    as_json: bool,
 ) -> None:
-    """Show VIDEO (or a folder of pictures) to detector, quality gate and embedder."""
+    """Show VIDEO (or a folder of pictures) to detector, quality gate, embedder and unlock machine.
+
+    Printed is each change of what is seen, and what the daemon would announce. The video's own time
+    drives the unlock machine. Nothing is unlocked and nothing is kept.
+    """
     from edge_rt.bundle import open_bundle
     from edge_rt.core.config import ReplayedCamera
+    from edge_rt.core.manifest import EmbedManifest
+    from edge_rt.core.unlock import Counters, UnlockMachine, UnlockRules
     from edge_rt.faces.pipeline import FacePipeline
     from edge_rt.runtime.sources import make_camera
 
-    camera = make_camera(ReplayedCamera(file=str(video), speed=speed or 1e6))
-    pipeline = FacePipeline(open_bundle(detect, engine), open_bundle(embed, engine))
-    counts: dict[str, int] = {}
+    models = open_bundle(detect, engine), open_bundle(embed, engine)
+    pipeline = FacePipeline(*models)
+    assert isinstance(models[1].manifest, EmbedManifest)  # FacePipeline refuses anything else
+    threshold = models[1].manifest.decision.threshold.value
+    gallery = _enrol(pipeline, owner)
+    machine = UnlockMachine(UnlockRules(), Counters(), lambda _: None, boot_id="replay", now_s=0.0)
+    camera = make_camera(ReplayedCamera(file=str(video), speed=speed or AT_ONCE))
+    verdicts: dict[str, int] = {}
+    announced: dict[str, int] = {}
+    last = ""
     camera.open()
     try:
-        while True:
-            try:
-                frame = camera.read(1.0)
-            except EOFError:
-                break
-            if frame is None:
-                continue
-            seen = pipeline.process(frame.image)
-            counts[seen.kind] = counts.get(seen.kind, 0) + 1
-            _event(frame.t_s, seen.kind, {}, as_json)
+        for t_s, image in _frames(camera):
+            look = _look(pipeline.process(image), gallery, threshold)
+            seen = look.verdict.value + (f" ({look.reason})" if look.reason else "")
+            verdicts[seen] = verdicts.get(seen, 0) + 1
+            if seen != last:
+                _event(t_s, seen, {}, as_json)
+            last = seen
+            for outcome in machine.step(look, t_s) if owner else ():
+                announced[outcome.what] = announced.get(outcome.what, 0) + 1
+                _event(t_s, f"face.{outcome.what}", outcome.data("not_checked"), as_json)
     finally:
         camera.close()
-    _end({"frames": counts, "latency": pipeline.latency.summary()}, as_json)
+    summary = {"frames": sum(verdicts.values()), "seen": verdicts, "announced": announced}
+    _end({**summary, "latency": pipeline.latency.summary()}, as_json)
+
+
+def _enrol(pipeline: FacePipeline, owner: Path | None) -> Gallery:
+    """A gallery of nobody, or of the person on one photograph. Raises InputError."""
+    from edge_rt.adapters.imaging import decode_image
+    from edge_rt.core.match import Gallery
+
+    if owner is None:
+        return Gallery([])
+    try:
+        content = owner.read_bytes()
+    except OSError as error:
+        raise InputError(f"{owner}: {error.strerror}; name a JPEG or PNG picture") from None
+    seen = pipeline.process(decode_image(content, str(owner)), enrolling=True)
+    if seen.embedding is None:
+        raise InputError(f"{owner}: {seen.advice()}")
+    return Gallery([("owner", seen.embedding[None])])
+
+
+def _look(seen: Observation, gallery: Gallery, threshold: float) -> Look:
+    from edge_rt.core.unlock import Look, Verdict
+
+    if seen.embedding is None:
+        return Look(Verdict.POOR if seen.reason else Verdict.NO_FACE, reason=seen.reason)
+    best = gallery.best(seen.embedding)
+    if best is None or best.distance > threshold:
+        return Look(Verdict.STRANGER)
+    return Look(Verdict.MATCH, person=best.person)
+
+
+def _frames(camera: Camera) -> Iterator[Frame]:
+    """All frames until the end of the recording."""
+    while True:
+        try:
+            frame = camera.read(READ_S)
+        except EOFError:
+            return
+        if frame is not None:
+            yield frame
 
 
 def _event(t_s: float, what: str, data: dict[str, Any], as_json: bool) -> None:

@@ -67,6 +67,10 @@ class Stopwatch:
         self._laps[stage].append(now - self._last)
         self._last = time.perf_counter()
 
+    def add(self, stage: str, seconds: float) -> None:
+        """A duration that was taken otherwise."""
+        self._laps[stage].append(seconds)
+
     def summary(self) -> dict[str, dict[str, float]]:
         """For each stage: n, p50_ms, p95_ms, p99_ms."""
         return {stage: percentiles(laps) for stage, laps in self._laps.items()}
