@@ -122,6 +122,7 @@ def test_events_are_lines(say: Say, daemon: Daemon) -> None:
     assert "fall.prealarm" in out and "incident=i1" in out
     code, out, _ = say("events", "--follow", "--json")
     assert [json.loads(line)["sequence"] for line in out.splitlines()] == ["1", "2"]
+    assert daemon.asked[-1] == ("events", Args(limit=100, follow=True))
 
 
 def test_faces(say: Say, daemon: Daemon, tmp_path: Path) -> None:
