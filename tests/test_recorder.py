@@ -326,9 +326,16 @@ def test_a_read_only_disk(disk: Path, made: Callable[..., Recorder]) -> None:
     assert "Read-only" in recorder.status().error
     with pytest.raises(StorageError, match="Read-only"):
         recorder.ask(lambda log: log.last_sequence).result(PATIENT)
+    waits_s = []
+    for n in range(5):
+        before_s = time.monotonic()
+        recorder.announce("fall", "cancelled", {"incident": str(n)})
+        waits_s.append(siren.heard.get(timeout=PATIENT)[0] - before_s)
+    assert min(waits_s) < ALARM_PATIENCE_S / 2, "nobody waits for a disk that is known to fail"
     remount(disk, "rw")
     assert int(ticket.result(PATIENT).sequence) == 2
-    assert whats(path) == ["started", "alarm"]
+    assert recorder.flush(PATIENT)
+    assert whats(path) == ["started", "alarm"] + ["cancelled"] * 5
     assert recorder.status().storage == "ok"
 
 

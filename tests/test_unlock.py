@@ -46,9 +46,9 @@ class Device:
             self.rules, self.disk, self.save, boot_id=f"b{self.boots}", now_s=self.now_s
         )
 
-    def reboot(self) -> None:
+    def reboot(self, uptime_s: float = 3.0) -> None:
         self.boots += 1
-        self.now_s = 3.0
+        self.now_s = uptime_s
         self.start()
 
     def see(self, *looks: Look, every_s: float = 0.1) -> list[str]:
@@ -146,11 +146,20 @@ def test_an_unlock_forgives(device: Device) -> None:
 def test_a_reboot_starts_the_countdown_again_and_a_restart_does_not(device: Device) -> None:
     device.deny(RULES.failures)
     device.now_s += 20
-    device.reboot()
-    assert device.machine.lockout_s(device.now_s) == RULES.lockout_s
+    for uptime_s in (3.0, 10.0, 10_000.0):  # a monotonic clock of another boot tells nothing
+        device.reboot(uptime_s)
+        assert device.machine.lockout_s(device.now_s) == RULES.lockout_s
     device.now_s += 20
     device.start()
     assert device.machine.lockout_s(device.now_s) == RULES.lockout_s - 20
+
+
+def test_a_lockout_that_is_over_is_over_after_a_reboot_too(device: Device) -> None:
+    device.deny(RULES.failures)
+    device.now_s += RULES.lockout_s
+    device.see(NO_FACE)
+    device.reboot()
+    assert device.see(ADA, ADA, ADA) == ["unlocked"]
 
 
 def test_a_long_countdown_is_saved_on_the_way(device: Device) -> None:
@@ -322,10 +331,13 @@ class Attacker(RuleBasedStateMachine):
         """Begun and ended by one frame."""
         return not before.attempting and bool(outcomes)
 
-    @rule(kind=st.sampled_from(["reboot", "start"]))
-    def power(self, kind: str) -> None:
+    @rule(uptime_s=st.none() | st.floats(1, 1e5))
+    def power(self, uptime_s: float | None) -> None:
         works, self.device.disk_works = self.device.disk_works, True
-        getattr(self.device, kind)()
+        if uptime_s is None:
+            self.device.start()
+        else:
+            self.device.reboot(uptime_s)
         self.device.disk_works = works
         if self.attempting:
             self.settle()
