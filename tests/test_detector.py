@@ -193,6 +193,8 @@ def test_a_bridged_gap_is_flagged_through_its_length(bundle: Bundle) -> None:
     bridged = flagged(hops, HopFlag.BRIDGED)
     assert bridged == pytest.approx([8.0, 8.16, 8.32, 8.48, 8.64])
     assert detector.counters.gaps == 1
+    inside = [hop.peak_g for hop in hops if 108.1 < hop.t_s < 108.5]
+    assert inside == pytest.approx([np.linalg.norm(block.acc_g[399])] * 3), "the last one heard"
 
 
 def test_after_a_long_gap_the_window_starts_anew(bundle: Bundle) -> None:
@@ -227,6 +229,16 @@ def test_swapping_in_the_same_bundle_changes_nothing(bundle: Bundle, at_s: float
     detector.swap(bundle)
     got += push(detector, blocks(after, range(7, len(after.t_s), 7)))
     assert [hop._replace(flags=0) for hop in got] == [hop._replace(flags=0) for hop in expected]
+
+
+def test_swapping_after_a_restart_leaves_the_time_before_it_alone(bundle: Bundle) -> None:
+    stream = spoil(motion(30.0), [("hole", 1000)])
+    expected = FallDetector(bundle, rate_hz=RATE).push(stream)
+    detector = FallDetector(bundle, rate_hz=RATE)
+    before, after = blocks(stream, [1100])
+    got = detector.push(before)
+    detector.swap(bundle)
+    assert got + detector.push(after) == expected
 
 
 def test_swapping_in_another_rate_and_window_goes_on_in_time(bundle: Bundle) -> None:

@@ -28,8 +28,6 @@ from edge_rt.evaluation.fall import (
 )
 from edge_rt.falls.simulate import FALLS, simulate
 
-HOUR = 1.0 / 3600.0
-
 
 @pytest.fixture(scope="module")
 def waist(factory_bundle: Callable[[str], Path]) -> Bundle:
@@ -111,6 +109,15 @@ def test_a_file_is_evaluated_through_the_pipeline(simulated: Path, waist: Bundle
     assert figures["engine"] == waist.interpreter.engine
     assert figures["warnings"] == []
     assert done == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_every_alarm_of_a_trial_is_counted(waist: Bundle) -> None:
+    falls = [simulate(FALLS["walking"], seed, rate_hz=50.0).block.acc_g for seed in (1, 2)]
+    twice = trial("F01_a", True)._replace(acc_g=np.concatenate(falls))
+    outcome = run_trial(twice, waist, rules_for(waist.manifest))
+    assert len(outcome.alarms_s) == 2
+    assert outcome.hours * 3600 == pytest.approx(len(twice.acc_g) / 50.0)
+    assert outcome.highest >= waist.manifest.decision.threshold.value
 
 
 def test_subjects_of_the_training_and_other_placements_are_warned_of(

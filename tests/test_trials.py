@@ -36,6 +36,13 @@ def test_what_is_written_is_read(tmp_path: Path, stamped: bool) -> None:
         assert math.isnan(new.fall_end_s)
 
 
+def test_differences_wrap_around(tmp_path: Path) -> None:
+    acc = np.float32([[30000, -30000, 0], [-30000, 30000, 1], [30000, -30000, 2]]) / 4096
+    write_trials(tmp_path / "a.npz", [trial("one", 3, 1)._replace(acc_g=acc)], scale_g=1 / 4096)
+    (read,) = read_trials(tmp_path / "a.npz")
+    assert (read.acc_g == acc).all()
+
+
 def test_sisfall_reads_as_its_readme_says(shared: Path) -> None:
     trials = list(read_trials(shared / "data/falls/sisfall/SA01.npz"))
     assert trials[0].trial == "D01_SA01_R01"
