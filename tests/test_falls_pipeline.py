@@ -155,6 +155,15 @@ def test_a_restored_prealarm_times_out_even_if_no_sensor_ever_answers() -> None:
     assert after.words == ["fall.alarm"]
 
 
+def test_waiting_for_the_first_sample_leaves_the_source_its_clock() -> None:
+    bench = Bench((1005.0, 1007.0))
+    bench.wait(3)
+    bench.t_s = 1000.0
+    bench.feed(8)
+    assert bench.words == ["fall.suspected", "fall.prealarm"]
+    assert bench.said[-1].data["why"]["t_s"] == pytest.approx(1005.1, abs=0.2)
+
+
 def test_help_before_the_first_sample() -> None:
     bench = Bench()
     bench.said += bench.pipeline.command(Event.HELP, 0.0, by="cli")

@@ -179,9 +179,9 @@ class FallPipeline:
         now_s = self._machine.now_s
         if not self._started:
             self._started = True
-            # A fresh machine takes over the source's clock; one that has waited or been restored
-            # keeps its own, or the jump would eat up what is left of a cancel window.
-            if now_s > 0.0 or self._machine.incident is not None:
+            # The machine takes over the source's clock, but not with an incident at hand: the jump
+            # would eat up what is left of a cancel window.
+            if self._machine.incident is not None or hop.t_s < now_s:
                 self._offset_s = now_s - hop.t_s
         elif hop.t_s + self._offset_s < now_s - REBASE_S:
             self._offset_s = now_s - hop.t_s

@@ -159,9 +159,8 @@ class FallService:
 
     def _source_time(self, now_s: float) -> float:
         """Our idea of the source's clock: its last stamp and the time since then."""
-        if self._sample_s is None:
-            return 0.0
-        return self._sample_s + (now_s - self._block_s) * self._speed
+        # Before the first sample too: a restored pre-alarm runs out even if no sensor answers.
+        return (self._sample_s or 0.0) + (now_s - self._block_s) * self._speed
 
     def _sensor_is(self, state: str, detail: str) -> None:
         before, self._sensor, self._detail = self._sensor, state, detail
