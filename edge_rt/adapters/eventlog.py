@@ -205,7 +205,7 @@ class EventLog:
         if check:
             verdict = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if verdict != "ok":
-                raise _Damaged(verdict)
+                raise _Damaged(verdict.splitlines()[-1])
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version > len(MIGRATIONS):
             raise _Damaged(f"schema {version} is newer than {len(MIGRATIONS)}")

@@ -34,7 +34,9 @@ from edge_rt.runtime.commands import Commands
 from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_service import FallService
+from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME, UNLOCK_NAME
 from edge_rt.runtime.recorder import Recorder
+from edge_rt.runtime.restoring import finish_restore
 from edge_rt.runtime.saver import LatestSaver
 from edge_rt.runtime.sources import make_accelerometer
 from edge_rt.runtime.stamps import Stamps, read_boot_id
@@ -42,7 +44,6 @@ from edge_rt.runtime.teller import Notice
 
 log = logging.getLogger(__name__)
 
-EVENTS_NAME, FALL_NAME, UNLOCK_NAME = "events.db", "fall.json", "unlock.json"
 CLOSE_S = 3.0  # systemd waits longer; a disk that takes longer than this is sick
 
 
@@ -95,6 +96,7 @@ class Daemon:
         """
         config = self.config
         state = self._stack.enter_context(StateDir(Path(config.runtime.state_dir)))
+        finish_restore(state.path)
         stamps = Stamps(
             source_of(config.device.fleet, config.device.name),
             read_boot_id(),
