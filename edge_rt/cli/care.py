@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -46,7 +47,8 @@ def backup(file: Path, config_path: Path | None, state_dir: Path | None, as_json
     """Save events, templates and counters to FILE. The daemon may go on running."""
     from edge_rt.runtime.backup import backup as save
 
-    _report(save(_state(config_path, state_dir), file), f"saved to {file}", as_json)
+    report = save(_state(config_path, state_dir), file)
+    _report(report, f"saved {', '.join(report['files'])} to {file}", as_json)
 
 
 @click.command()
@@ -58,7 +60,10 @@ def restore(file: Path, config_path: Path | None, state_dir: Path | None, as_jso
     """Bring the state in FILE back. Stop the daemon first; the present state is kept aside."""
     from edge_rt.runtime.backup import restore as bring_back
 
-    _report(bring_back(file, _state(config_path, state_dir)), f"restored from {file}", as_json)
+    report = bring_back(file, _state(config_path, state_dir))
+    kept = report["kept_in"]
+    aside = f"; what was there before is kept in {kept}" if kept else ""
+    _report(report, f"restored {', '.join(report['files'])} from {file}{aside}", as_json)
 
 
 @click.command("factory-reset")
@@ -92,7 +97,7 @@ def _state(config_path: Path | None, state_dir: Path | None) -> Path:
     return state_dir or Path(_load(config_path).runtime.state_dir)
 
 
-def _report(result: object, said: str, as_json: bool) -> None:
+def _report(result: Mapping[str, object], said: str, as_json: bool) -> None:
     if as_json:
         output.print_json(result)
     else:

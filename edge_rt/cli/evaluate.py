@@ -11,11 +11,6 @@ import click
 from edge_rt.cli import options, output
 from edge_rt.core.errors import InputError
 
-_FACE_BUNDLES = (
-    click.option("--detect", default="face-detect", show_default=True, help="Detector bundle."),
-    click.option("--embed", default="face-embed", show_default=True, help="Embedder bundle."),
-)
-
 
 @click.group()
 def evaluate() -> None:
@@ -66,15 +61,12 @@ def fall(
         output.print_table([name.removeprefix("per_"), *next(iter(table.values()), {})], rows)
 
 
-def _face_options(command: Any) -> Any:
-    for option in reversed(_FACE_BUNDLES):
-        command = option(command)
-    return options.engine(options.as_json(command))
-
-
 @evaluate.command()
 @click.argument("pairs", type=options.FILE)
-@_face_options
+@options.detect
+@options.embed
+@options.engine
+@options.as_json
 def face(pairs: Path, detect: str, embed: str, engine: str, as_json: bool) -> None:
     """Verify the picture pairs of PAIRS (csv: a,b,same; paths relative to it)."""
     from edge_rt.bundle import open_bundle
@@ -89,10 +81,10 @@ def face(pairs: Path, detect: str, embed: str, engine: str, as_json: bool) -> No
 @evaluate.command()
 @click.option("--faces", type=options.FILE, required=True, help="Pictures with one face each.")
 @click.option("--no-faces", type=options.FILE, required=True, help="Pictures without any face.")
-@_face_options
-def detector(
-    faces: Path, no_faces: Path, detect: str, embed: str, engine: str, as_json: bool
-) -> None:
+@options.detect
+@options.engine
+@options.as_json
+def detector(faces: Path, no_faces: Path, detect: str, engine: str, as_json: bool) -> None:
     """Count faces found in one folder of pictures and false ones in another."""
     from edge_rt.bundle import open_bundle
     from edge_rt.evaluation.face import evaluate_detector

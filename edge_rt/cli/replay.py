@@ -107,8 +107,8 @@ def fall(
 @replay.command()
 @click.argument("video", type=options.FILE)
 @click.option("--owner", type=options.FILE, help="Photograph of the one person who is enrolled.")
-@click.option("--detect", default="face-detect", show_default=True, help="Detector bundle.")
-@click.option("--embed", default="face-embed", show_default=True, help="Embedder bundle.")
+@options.detect
+@options.embed
 @_paced
 @options.engine
 @options.as_json
