@@ -134,7 +134,7 @@ class Body:
         piece.acc[(t >= 0.6) & (t < land), 2] -= G
         width = rng.uniform(0.04, 0.10)
         _pulse(piece.acc, land + width / 2, width, (0, 0, np.pi * take_off / (2 * width)))
-        piece.arm[:, 0] += 1.5 * np.exp(-(((t - 0.7) / 0.4) ** 2))
+        piece.arm[:, 0] += 1.5 * np.exp(-(((t - 0.8) / 0.3) ** 2))
         return piece
 
     # ---- from one posture to another ----
