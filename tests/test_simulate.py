@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edge_rt.core.errors import InputError
-from edge_rt.falls.body import FINE_HZ, MOTIONS, TIMED, Body
+from edge_rt.falls.body import MOTIONS, TIMED, Body
+from edge_rt.falls.curves import FINE_HZ
 from edge_rt.falls.simulate import (
     ACTIVITIES,
     DEMO_SCRIPT,
