@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from edge_rt.bundle import Bundle, open_bundle, verify_golden
 from edge_rt.core.errors import ManifestError
 from edge_rt.core.hop import Hop, HopFlag
 from edge_rt.core.types import SampleBlock
+from edge_rt.falls import detector as detector_module
 from edge_rt.falls.detector import HISTORY_S, FallDetector
 
 RATE = 50.0
@@ -295,3 +297,10 @@ def test_engines_agree_on_a_stream(
 
 def test_it_is_public() -> None:
     assert edge_rt.FallDetector is FallDetector
+
+
+def test_the_example_in_the_docstring(bundle: Bundle) -> None:
+    del bundle  # the example opens the factory bundle, so it has to be there
+    result = doctest.testmod(detector_module)
+    assert result.attempted >= 5
+    assert result.failed == 0
