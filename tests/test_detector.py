@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import edge_rt
 from edge_rt.bundle import Bundle, open_bundle, verify_golden
-from edge_rt.core.errors import ManifestError
+from edge_rt.core.errors import InputError, ManifestError
 from edge_rt.core.hop import Hop, HopFlag
 from edge_rt.core.types import SampleBlock
 from edge_rt.falls import detector as detector_module
@@ -185,6 +185,35 @@ def test_a_stream_of_nothing_but_nan_gives_no_hop(bundle: Bundle) -> None:
     assert detector.push(SampleBlock(block.t_s, np.full_like(block.acc_g, np.nan))) == []
     assert detector.not_finite == 500
     assert detector.push(SampleBlock(block.t_s[:0], block.acc_g[:0])) == []
+
+
+def test_stamps_that_are_no_times_are_dropped_like_nan(bundle: Bundle) -> None:
+    block = motion(10.0)
+    for n in (1, 500):
+        spoilt = block.t_s.copy()
+        spoilt[[100, 200, 300]] = [1e300, -np.inf, np.nan]
+        detector = FallDetector(bundle, rate_hz=RATE)
+        hops = push(detector, blocks(SampleBlock(spoilt, block.acc_g), range(n, 500, n)))
+        assert detector.not_finite == 3
+        assert detector.counters.restarts == 0
+        assert len(hops) == 60
+
+
+def test_the_caller_may_reuse_its_arrays(bundle: Bundle) -> None:
+    block = motion(10.0)
+    expected = FallDetector(bundle, rate_hz=RATE).push(block)
+    detector = FallDetector(bundle, rate_hz=RATE)
+    t_s, acc_g, hops = np.empty(20), np.empty((20, 3), np.float32), []
+    for begin in range(0, 500, 20):
+        t_s[:], acc_g[:] = block.t_s[begin : begin + 20], block.acc_g[begin : begin + 20]
+        hops += detector.push(SampleBlock(t_s, acc_g))
+    assert hops == expected
+
+
+def test_arrays_of_wrong_shape_are_refused(bundle: Bundle) -> None:
+    detector = FallDetector(bundle, rate_hz=RATE)
+    with pytest.raises(InputError, match=r"\(3, 5\)"):
+        detector.push(SampleBlock(np.zeros(5), np.zeros((3, 5), np.float32)))
 
 
 def test_a_bridged_gap_is_flagged_through_its_length(bundle: Bundle) -> None:
