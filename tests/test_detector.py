@@ -200,11 +200,11 @@ def test_stamps_that_are_no_times_are_dropped_like_nan(bundle: Bundle) -> None:
 
 
 def test_the_caller_may_reuse_its_arrays(bundle: Bundle) -> None:
-    block = motion(10.0)
-    expected = FallDetector(bundle, rate_hz=RATE).push(block)
-    detector = FallDetector(bundle, rate_hz=RATE)
-    t_s, acc_g, hops = np.empty(20), np.empty((20, 3), np.float32), []
-    for begin in range(0, 500, 20):
+    block = motion(10.0, rate=200.0)
+    expected = FallDetector(bundle, rate_hz=200.0).push(block)
+    detector = FallDetector(bundle, rate_hz=200.0)
+    t_s, acc_g, hops = np.empty(20), np.empty((20, 3), np.float32), []  # less than a hop
+    for begin in range(0, 2000, 20):
         t_s[:], acc_g[:] = block.t_s[begin : begin + 20], block.acc_g[begin : begin + 20]
         hops += detector.push(SampleBlock(t_s, acc_g))
     assert hops == expected
