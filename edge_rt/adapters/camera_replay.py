@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import cv2
 
-from edge_rt.adapters.imaging import find_images, read_image
 from edge_rt.core.errors import CameraError, InputError
 from edge_rt.core.types import Frame, ImageArray
 
+STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp"})
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mpeg", ".webm"}
 )
@@ -122,7 +122,10 @@ class ReplayCamera:
         if not isinstance(self._source, Path):
             return self._stills(self._source)
         if self._source.is_dir():
-            return self._stills(read_image(p) for p in find_images(self._source))
+            inside = sorted(p for p in self._source.rglob("*") if p.is_file())
+            return self._stills(
+                _read(p) for p in inside if p.suffix.lower() in STILL_SUFFIXES
+            )
         if not self._source.is_file():
             raise InputError(
                 f"{self._source}: no such file; name a video or a folder of pictures"
@@ -131,7 +134,7 @@ class ReplayCamera:
             raise InputError(f"{self._source}: the file is empty; record it again")
         if self._source.suffix.lower() in VIDEO_SUFFIXES:
             return self._video(self._source)
-        return self._stills([read_image(self._source)])
+        return self._stills([_read(self._source)])
 
     def _stills(self, images: Iterable[ImageArray]) -> Iterator[Frame]:
         for number, image in enumerate(images):
@@ -163,3 +166,12 @@ class ReplayCamera:
                 )
         finally:
             video.release()
+
+
+def _read(path: Path) -> ImageArray:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(
+            f"{path}: not a picture that OpenCV can decode; use a JPEG or PNG file"
+        )
+    return image  # type: ignore[return-value]
