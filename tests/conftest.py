@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["figures"]
@@ -23,6 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--release", action="store_true", help="run the release sizes too (see scripts/test)"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # At commit size the same examples each time: a change is judged by what it changed. The
+    # release size goes on looking.
+    hypothesis.settings.register_profile("commit", derandomize=True, deadline=None)
+    hypothesis.settings.register_profile("release", deadline=None)
+    hypothesis.settings.load_profile("release" if config.getoption("--release") else "commit")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

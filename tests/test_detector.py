@@ -83,7 +83,7 @@ def make(bundle: Bundle) -> Callable[..., FallDetector]:
     return lambda **options: FallDetector(bundle, **options)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     faults=FAULTS,
     cuts=st.sets(st.integers(0, 599), max_size=40),

@@ -42,7 +42,7 @@ def test_it_is_the_trapezoid_mean_at_a_multiple_of_the_rate() -> None:
     assert (out == by_hand).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rate_hz=st.floats(9.0, 400.0),
     grid_hz=st.sampled_from([10.0, 25.0, 30.0, 50.0]),

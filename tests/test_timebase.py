@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rt.adapters.trials import read_trials
@@ -135,7 +135,6 @@ ODD_STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(steps=ODD_STEPS, cuts=st.sets(st.integers(1, 119), max_size=8), kind=st.booleans())
 def test_blocks_do_not_matter_and_time_never_runs_back(
     steps: list[float], cuts: set[int], kind: bool

@@ -372,4 +372,4 @@ class Attacker(RuleBasedStateMachine):
 
 
 TestAttacker = Attacker.TestCase
-TestAttacker.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAttacker.settings = settings(max_examples=100, stateful_step_count=40)

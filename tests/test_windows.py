@@ -23,7 +23,7 @@ def walk(n: int, seed: int = 0) -> np.ndarray:
     return to_fixed(acc.astype(np.float32))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rate_hz=st.sampled_from([10.0, 25.0, 31.5, 50.0]),
     cuts=st.sets(st.integers(1, 399), max_size=30),
