@@ -32,6 +32,7 @@ def test_rates_of_a_small_set_by_hand() -> None:
     assert r["eer"] == 0.25  # at 0.6: one of four each way
     assert r["tar_at_far_1e2"] == r["tar_at_far_1e3"] == 0.5
     assert r["far_ci95"][0] < 0.25 < r["far_ci95"][1]
+    assert r["closest_strangers"] == 0.5
 
 
 def test_perfect_and_empty_handed() -> None:
@@ -40,6 +41,7 @@ def test_perfect_and_empty_handed() -> None:
     assert (perfect["accuracy"], perfect["eer"], perfect["tar_at_far_1e3"]) == (1, 0, 1)
     blind = verification(np.full(4, np.inf), same, 0.5)
     assert (blind["far"], blind["frr"], blind["best_accuracy"]) == (0, 1, 0.5)
+    assert blind["closest_strangers"] == np.inf
 
 
 @pytest.mark.parametrize(

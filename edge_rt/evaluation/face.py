@@ -64,9 +64,9 @@ def evaluate_face(
 
     A picture without a usable face is a failure to acquire; its pairs count as non-matches.
     Returns accuracy, far, frr at the bundle's threshold, best_accuracy with best_threshold (chosen
-    on these very pairs), eer, tar_at_far_1e2, tar_at_far_1e3, failure_to_acquire, and how they came
-    about. Intervals are 95 % Wilson intervals, which take pairs as independent; pairs that share
-    pictures are not quite. Raises InputError.
+    on these very pairs), eer, tar_at_far_1e2, tar_at_far_1e3, closest_strangers,
+    failure_to_acquire, and how they came about. Intervals are 95 % Wilson intervals, which take
+    pairs as independent; pairs that share pictures are not quite. Raises InputError.
     """
     listed = read_pairs(pairs) if isinstance(pairs, Path) else list(pairs)
     manifest = embed.manifest
@@ -110,6 +110,7 @@ def verification(distances: FloatArray, same: Any, threshold: float) -> dict[str
 
     far is the share of different pairs accepted at a distance <= threshold, frr that of same pairs
     not accepted; eer is where they meet; tar_at_far_* the largest 1 - frr with far within bounds.
+    closest_strangers is the smallest distance of a different pair, inf if none was acquired.
     """
     genuine, impostor = np.sort(distances[same]), np.sort(distances[~same])
     steps = np.concatenate([[-1.0], np.unique(distances[np.isfinite(distances)])])
@@ -134,6 +135,7 @@ def verification(distances: FloatArray, same: Any, threshold: float) -> dict[str
         "eer": float((far[meet] + frr[meet]) / 2.0),
         "tar_at_far_1e2": _tar_at(far, frr, 1e-2),
         "tar_at_far_1e3": _tar_at(far, frr, 1e-3),
+        "closest_strangers": float(impostor[0]),
         "threshold": threshold,
         "pairs": n,
         "same_pairs": len(genuine),
