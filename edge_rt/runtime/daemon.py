@@ -112,17 +112,19 @@ class Daemon:
         )
         recorder = self._start_recorder(state.path, stamps)
         self._stack.callback(self._say_stopped)
+        if config.faces.enabled:
+            # First, for the worker takes longest to load its models and does so on its own.
+            self._faces = self._make_faces(state.path, recorder, stamps.boot_id)
+            self._stack.callback(self._faces.close)
+            self._faces.start()
         if config.falls.enabled:
             self._falls = self._make_falls(state.path, recorder, stamps.boot_id)
-        if config.faces.enabled:
-            self._faces = self._make_faces(state.path, recorder, stamps.boot_id)
         recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
+        if self._falls is not None:
+            self._stack.callback(self._falls.close)
+            self._falls.start()
         # Whoever finds the control socket finds the log too; a sick disk holds up nothing for long.
         recorder.flush(FIRST_EVENT_S)
-        for service in (self._falls, self._faces):
-            if service is not None:
-                self._stack.callback(service.close)
-                service.start()
         table = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
         ).table()
