@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["figures"]
+pytest_plugins = ["figures", "broker"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -1,0 +1,388 @@
+"""The uplink: event log -> MQTT, receipts -> event log, on a thread of its own.
+
+The pipelines never wait for it: they announce to the recorder, and the recorder only wakes us.
+"""
+
+from __future__ import annotations
+
+import logging
+import random as random_module
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_rt import __version__
+from edge_rt.adapters import mqtt
+from edge_rt.adapters.credentials import credential_path, read_secret
+from edge_rt.adapters.eventlog import EventLog
+from edge_rt.adapters.eventreader import EventReader
+from edge_rt.core.errors import InputError, StorageError
+from edge_rt.core.log_schema import Stored
+from edge_rt.core.patience import Patience
+from edge_rt.core.uplink import Mark, Rules, Uplink
+from edge_rt.core.uplink_config import MqttConfig
+from edge_rt.core.uplink_link import Backoff, Event, Link, State
+from edge_rt.core.uplink_wire import Status, Topics, decode_receipt
+from edge_rt.core.wire import Lane
+from edge_rt.runtime.recorder import Recorder
+from edge_rt.runtime.teller import Notice
+
+log = logging.getLogger(__name__)
+
+# A wake-up that got lost, and a log that could not be read, cost this at most.
+IDLE_S = 5.0
+# The clean end waits so long for the broker to take `stopped`.
+GOODBYE_S = 2.0
+# Stages on their way from the recorder's thread to ours; one fall has five.
+MAX_NOTICES = 1024
+# One refusal of each kind is an event; more of them only count.
+MAX_REFUSALS_TOLD = 32
+
+Unheard = Callable[[str], None]
+
+
+def connection(config: MqttConfig, topics: Topics, boot_id: str) -> mqtt.Mqtt:
+    """The connection that the config describes. Raises CredentialError for its secrets."""
+    if config.insecure:
+        log.warning("mqtt: insecure = true: events travel unencrypted to an unverified broker")
+    settings = mqtt.Settings(
+        config.host,
+        config.port,
+        config.client_id or f"{topics.fleet}-{topics.device}",
+        version=config.version,
+        insecure=config.insecure,
+        ca=Path(config.ca) if config.ca else None,
+        cert=Path(config.cert) if config.cert else None,
+        key=credential_path(config.key) if config.key else None,
+        username=config.username,
+        password=read_secret(config.password) if config.password else b"",
+        keepalive_s=config.keepalive_s,
+        session_s=config.session_s,
+    )
+    will = Status("offline", bootid=boot_id)
+    return mqtt.Mqtt(settings, mqtt.Message(topics.status, msgspec.json.encode(will)))
+
+
+class UplinkService:
+    """Owns the connection. start(), stop() and status() may be called from any thread.
+
+    log_path   the event log that `recorder` writes
+    unheard    called on our thread with the incident of an alarm that nobody receipted in time;
+               sounds the local siren, must return at once
+    """
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        topics: Topics,
+        recorder: Recorder,
+        log_path: Path,
+        unheard: Unheard,
+        *,
+        boot_id: str = "",
+        rules: Rules | None = None,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self._topics = topics
+        self._recorder = recorder
+        self._unheard = unheard
+        self._boot_id = boot_id
+        self._clock = clock
+        self._mqtt = connection(config, topics, boot_id)
+        self._rules = rules or Rules(window=config.window, resend_s=config.resend_s)
+        self._uplink = Uplink(self._rules)
+        self._link = Link(backoff or Backoff(), random)
+        self._patience = Patience(config.alarm_patience_s)
+        self._reader = EventReader(log_path)
+        self._logid = ""
+        self._notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
+        self._marks: dict[Lane, Mark] = {}
+        self._marking: Future[None] | None = None
+        self._told: set[tuple[str, str]] = set()
+        self._forget: Callable[[], None] = lambda: None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
+        self._counts = dict.fromkeys(
+            ("published", "acked", "refused", "receipts", "bad_input", "connects"), 0
+        )
+        self._error = ""
+        self._session_present = False
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            mqtt.Connected: self._on_connected,
+            mqtt.Closed: self._on_closed,
+            mqtt.Acked: self._on_acked,
+            mqtt.Subscribed: self._on_subscribed,
+            mqtt.Received: self._on_received,
+        }
+
+    # ---- any thread ----
+
+    def start(self) -> None:
+        """Begin; listens to the recorder from now on."""
+        self._forget = self._recorder.listen(self.notice)
+        self._thread.start()
+
+    def notice(self, notice: Notice) -> None:
+        """The recorder committed an event; returns at once."""
+        self._notices.append(notice)
+        self._mqtt.wake()
+
+    def stop(self, timeout_s: float = GOODBYE_S + 1.0) -> bool:
+        """Say `stopped` and end; False if the thread did not come back in time."""
+        self._forget()
+        self._stop.set()
+        self._mqtt.wake()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def status(self) -> dict[str, Any]:
+        """Now; plain values. `error` is why there is no connection, or what was refused last."""
+        uplink = self._uplink
+        return {
+            "state": str(self._link.state),
+            "error": self._error,
+            "tries": self._link.tries,
+            "session_present": self._session_present,
+            "window": uplink.window,
+            "in_flight": uplink.in_flight,
+            "awaiting_receipt": {str(lane): uplink.unreceipted(lane) for lane in Lane},
+            "alarms_unheard": self._patience.waiting,
+            "resent": uplink.resent,
+            **self._counts,
+        }
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        self._watch_old_alarms()
+        while not self._stop.is_set():
+            try:
+                self._turn()
+            except StorageError as error:
+                self._error = str(error)
+                self._stop.wait(0.5)  # the recorder is at it already
+            except Exception:  # a bug here must not end alarms' only way out
+                log.exception("uplink: starting over")
+                self._mqtt.abort()
+                self._on_closed(mqtt.Closed(False, "a bug in the uplink; see the log"))
+                self._stop.wait(1.0)
+        self._goodbye()
+
+    def _turn(self) -> None:
+        now = self._clock()
+        self._take_notices(now)
+        if self._link.state is State.WAITING and now >= self._link.due_s:
+            self._link.step(Event.DUE, now)
+            self._mqtt.open()
+        if self._link.state is State.ONLINE:
+            self._uplink.tick(now)
+            if self._uplink.hung(now):
+                self._mqtt.abort()
+                self._on_closed(mqtt.Closed(False, "the broker sends no PUBACK"))
+            self._send()
+        self._cry_for_help(now)
+        for fact in self._mqtt.poll(self._timeout_s()):
+            self._handlers[type(fact)](fact)
+        self._write_marks()
+
+    def _timeout_s(self) -> float:
+        due = [self._uplink.next_tick_s(), self._patience.next_s()]
+        if self._link.state is State.WAITING:
+            due.append(self._link.due_s)
+        return max(0.0, min(IDLE_S, min(due) - self._clock()))
+
+    def _take_notices(self, now: float) -> None:
+        while self._notices:
+            event = self._notices.popleft().event
+            self._uplink.news(event.lane)
+            if event.kind == "fall":
+                incident = str(event.data.get("incident", ""))
+                self._patience.stage(event.what, incident, int(event.sequence), now)
+
+    def _watch_old_alarms(self) -> None:
+        """Alarms of an earlier run that nobody has receipted."""
+        after = 0
+        try:
+            self._logid = self._reader.logid()
+            while found := self._reader.next_unreceipted(Lane.ALARM, after, 100):
+                for stored in found:
+                    event = stored.event
+                    incident = str(event.data.get("incident", ""))
+                    self._patience.stage(event.what, incident, stored.sequence, self._clock())
+                after = found[-1].sequence
+        except (StorageError, InputError) as error:
+            log.warning("uplink: alarms of earlier runs cannot be read yet: %s", error)
+
+    # ---- sending ----
+
+    def _send(self) -> None:
+        now = self._clock()
+        self._fill(now)
+        while (stored := self._uplink.next(now)) is not None:
+            try:
+                topic = self._topics.event(stored.event.kind)
+                obstacle = "" if self._uplink.fits(stored) else "over_packet_size"
+            except InputError:  # written by a newer edge_rt, or damaged: the rest must not wait
+                obstacle = "unreadable"
+            if obstacle:
+                if self._uplink.withheld(stored):
+                    self._tell_withheld(stored, obstacle)
+                continue
+            token = self._mqtt.publish(topic, stored.body)
+            if token is None:
+                self._mqtt.abort()
+                self._on_closed(mqtt.Closed(False, "connection lost while sending"))
+                return
+            self._uplink.sent(token, stored, now)
+            self._counts["published"] += 1
+
+    def _fill(self, now: float) -> None:
+        for _ in Lane:  # one query a lane at most: PUBACKs and alarms come first again after that
+            want = self._uplink.want(now)
+            if want is None:
+                return
+            logid = self._reader.logid()
+            if logid != self._logid:
+                self._new_log(logid)
+                continue
+            found = self._reader.next_unreceipted(want.lane, want.after, want.limit)
+            if self._reader.logid() == logid:
+                self._uplink.offer(want, found)
+
+    def _new_log(self, logid: str) -> None:
+        if self._logid:
+            log.warning("uplink: the event log started anew")
+            self._uplink = Uplink(self._rules)
+            self._mqtt.abort()
+            self._on_closed(mqtt.Closed(False, "the event log started anew"))
+        self._logid = logid
+
+    def _tell_withheld(self, stored: Stored, reason: str) -> None:
+        log.error("uplink: event %d cannot be sent: %s", stored.sequence, reason)
+        place = [stored.sequence, stored.sequence]
+        data = {"reason": reason, "count": 1, "ranges": [place]}
+        self._recorder.announce("device", "dropped", data)
+
+    def _cry_for_help(self, now: float) -> None:
+        for alarm in self._patience.overdue(now):
+            log.error("uplink: nobody has receipted alarm %s: local siren", alarm.incident)
+            self._unheard(alarm.incident)
+            data = {"incident": alarm.incident, "alarm": alarm.sequence}
+            self._recorder.announce("device", "alarm_unheard", data)
+
+    # ---- what the broker said ----
+
+    def _on_connected(self, fact: mqtt.Connected) -> None:
+        now = self._clock()
+        self._link.step(Event.ACCEPTED, now)
+        self._error = ""
+        self._counts["connects"] += 1
+        self._session_present = fact.session_present
+        # Also when the session is present: an older edge_rt may have begun it, with fewer topics.
+        self._mqtt.subscribe([self._topics.ack])
+        self._uplink.connected(fact.receive_maximum, fact.max_packet_bytes, now)
+        self._publish_status("online")
+
+    def _on_closed(self, fact: mqtt.Closed) -> None:
+        if self._link.state not in (State.CONNECTING, State.ONLINE):
+            return
+        event = Event.REFUSED if fact.refused else Event.LOST
+        self._link.step(event, self._clock())
+        self._uplink.disconnected()
+        self._error = fact.reason
+        log.warning("uplink: no connection (%s); next try in %.1f s", fact.reason, self._wait_s())
+        if fact.refused:
+            self._tell_refusal("connection", fact.reason)
+
+    def _on_acked(self, fact: mqtt.Acked) -> None:
+        refused = fact.code >= 128
+        self._counts["refused" if refused else "acked"] += 1
+        lane = self._uplink.puback(fact.token, refused, self._clock())
+        if lane is not None:
+            self._error = f"the broker refused events of lane {lane}: {fact.reason}"
+            self._tell_refusal(lane, fact.reason)
+
+    def _on_subscribed(self, fact: mqtt.Subscribed) -> None:
+        for name, reason in fact.refused:
+            self._error = f"the broker refused the subscription to {name}: {reason}"
+            self._tell_refusal("subscription", reason)
+
+    def _on_received(self, fact: mqtt.Received) -> None:
+        if fact.topic != self._topics.ack:
+            self._counts["bad_input"] += 1
+            return
+        try:
+            message = decode_receipt(fact.payload)
+        except InputError as error:
+            self._counts["bad_input"] += 1
+            log.warning("uplink: %s", error)
+            return
+        if message.logid != self._logid:
+            return  # of a log that is no more
+        self._counts["receipts"] += 1
+        for lane, given in message.lanes.items():
+            mark = self._uplink.receipt(lane, given, self._clock())
+            if mark is not None:
+                self._marks[lane] = mark
+            if lane is Lane.ALARM:
+                for alarm in self._patience.receipted(given):
+                    log.warning("uplink: alarm %s was received at last", alarm.incident)
+
+    def _tell_refusal(self, what: str, reason: str) -> None:
+        key = (str(what), reason)
+        if key in self._told or len(self._told) >= MAX_REFUSALS_TOLD:
+            return
+        self._told.add(key)
+        log.error("uplink: the broker refused %s: %s", what, reason)
+        self._recorder.announce("device", "uplink_refused", {"what": what, "reason": reason})
+
+    def _publish_status(self, status: str) -> int | None:
+        state = Status(status, self._boot_id, self._logid, __version__)
+        return self._mqtt.publish(self._topics.status, msgspec.json.encode(state), retain=True)
+
+    # ---- marks and the end ----
+
+    def _write_marks(self) -> None:
+        """Hand receipts to the log, one request at a time; what comes meanwhile is joined."""
+        if self._marking is not None:
+            if not self._marking.done():
+                return
+            error = self._marking.exception()
+            if error is not None:  # the events are sent again after a restart: repeats, no loss
+                log.warning("uplink: receipts cannot be kept: %s", error)
+            self._marking = None
+        if self._marks:
+            marks, self._marks = list(self._marks.values()), {}
+            logid = self._logid
+            self._marking = self._recorder.ask(lambda events: _keep(events, logid, marks))
+
+    def _wait_s(self) -> float:
+        return max(0.0, self._link.due_s - self._clock())
+
+    def _goodbye(self) -> None:
+        if self._link.state is State.ONLINE:
+            token = self._publish_status("stopped")
+            deadline = self._clock() + GOODBYE_S
+            while token is not None and self._clock() < deadline:
+                facts = self._mqtt.poll(deadline - self._clock())
+                closed = any(isinstance(fact, mqtt.Closed) for fact in facts)
+                if closed or any(isinstance(f, mqtt.Acked) and f.token == token for f in facts):
+                    break
+            self._mqtt.disconnect()
+        self._link.step(Event.STOP, self._clock())
+        self._mqtt.close()
+        self._reader.close()
+
+
+def _keep(events: EventLog, logid: str, marks: list[Mark]) -> None:
+    if events.logid == logid:
+        for mark in marks:
+            events.receipt(mark.lane, mark.upto, mark.exceptions)
