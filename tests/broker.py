@@ -38,13 +38,14 @@ def free_port(host: str = "127.0.0.1") -> int:
 class Pki:
     """An authority and what it signed, as files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *hosts: str) -> None:
+        """hosts: further names and addresses of the broker."""
         self.folder = folder
         self.authority = Authority.make(folder / "ca", FLEET, datetime.now(UTC))
         request = make_request("broker", FLEET)
         write_private(folder / "broker.key", request.key)
-        hosts = ["localhost", "127.0.0.1", "10.77.0.1"]
-        signed = self.authority.sign_broker(request.csr, "broker", hosts, datetime.now(UTC))
+        names = ["localhost", "127.0.0.1", *hosts]
+        signed = self.authority.sign_broker(request.csr, "broker", names, datetime.now(UTC))
         (folder / "broker.crt").write_bytes(signed)
 
     def client(self, name: str, now: datetime | None = None, days: int = 365) -> tuple[Path, Path]:

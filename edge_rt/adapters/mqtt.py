@@ -29,8 +29,9 @@ from edge_rt.core.errors import CredentialError
 
 # TCP and TLS together; a broker that takes longer is tried again later.
 CONNECT_TIMEOUT_S = 10.0
-# paho reads one packet a call in the idle case; so many calls keep a burst in one poll.
-_READS = 64
+# paho reads one packet a call when nothing of ours is in flight; a burst becomes one batch, and the
+# caller still gets its turn.
+_READS = 512
 QOS = 1
 
 
@@ -148,14 +149,17 @@ class Mqtt:
         self._facts: deque[Fact] = deque()
         self._opened: deque[tuple[int, Client | str]] = deque()
         self._filters: dict[int, tuple[str, ...]] = {}
+        self._wake_lock = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     # ---- any thread ----
 
     def wake(self) -> None:
         """Make a waiting poll() return."""
-        with contextlib.suppress(BlockingIOError, OSError):  # full: awake already; or closed
-            os.eventfd_write(self._wake_fd, 1)
+        with self._wake_lock:  # once closed, its number may be another file's
+            if self._wake_fd >= 0:
+                with contextlib.suppress(BlockingIOError):  # full: awake already
+                    os.eventfd_write(self._wake_fd, 1)
 
     # ---- the owning thread ----
 
@@ -224,7 +228,9 @@ class Mqtt:
     def close(self) -> None:
         """Abort, and free the wake-up descriptor; the object is of no more use."""
         self.abort()
-        os.close(self._wake_fd)
+        with self._wake_lock:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
 
     # ---- connecting ----
 

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # A wake-up that got lost, and a log that could not be read, cost this at most.
 IDLE_S = 5.0
+# The recorder is at a failing disk already; asking it more often helps nobody.
+READ_AGAIN_S = 0.5
 # The clean end waits so long for the broker to take `stopped`.
 GOODBYE_S = 2.0
 # Stages on their way from the recorder's thread to ours; one fall has five.
@@ -167,8 +169,11 @@ class UplinkService:
             try:
                 self._turn()
             except StorageError as error:
+                if self._error != str(error):
+                    log.warning("uplink: the event log cannot be read: %s", error)
                 self._error = str(error)
-                self._stop.wait(0.5)  # the recorder is at it already
+                self._reader.close()  # a fresh look: the file may have been replaced
+                self._stop.wait(READ_AGAIN_S)
             except Exception:  # a bug here must not end alarms' only way out
                 log.exception("uplink: starting over")
                 self._mqtt.abort()
@@ -363,6 +368,7 @@ class UplinkService:
             marks, self._marks = list(self._marks.values()), {}
             logid = self._logid
             self._marking = self._recorder.ask(lambda events: _keep(events, logid, marks))
+            self._marking.add_done_callback(lambda _: self._mqtt.wake())
 
     def _wait_s(self) -> float:
         return max(0.0, self._link.due_s - self._clock())
