@@ -57,7 +57,8 @@ def _limit(task: Task) -> None:
     data_bytes = 1024 * _status_kb("VmData")
     # RLIMIT_DATA, not RLIMIT_AS: only what can be written counts, not the engine's mapped code.
     memory = data_bytes + task.memory_mb * 1024 * 1024
-    seconds = ceil(task.timeout_s) + 1  # in case the parent is not there any more to end us
+    # The parent ends us by its own clock; this is for when it is not there any more.
+    seconds = ceil(task.timeout_s) + 15
     for what, value in (
         (resource.RLIMIT_DATA, memory),
         (resource.RLIMIT_CPU, seconds),

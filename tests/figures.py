@@ -106,7 +106,7 @@ def _commit(root: Path) -> dict[str, object]:
 
     return {
         "commit": git("rev-parse", "HEAD"),
-        "changed_files": git("status", "--porcelain", "--untracked-files=no").splitlines(),
+        "changed_files": git("diff", "--name-only", "HEAD").splitlines(),
     }
 
 
@@ -148,8 +148,8 @@ def _table(result: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for entry in result["figures"]:
-        low, high = entry["at_least"], entry["at_most"]
-        bounds = [f">= {low:g}"] * (low is not None) + [f"<= {high:g}"] * (high is not None)
+        limits = ((">=", entry["at_least"]), ("<=", entry["at_most"]))
+        bounds = [f"{sign} {limit:g}" for sign, limit in limits if limit is not None]
         value = f"{entry['value']:.6g} {entry['unit']}".strip()
         held = "yes" if entry["passed"] else "no"
         bound = ", ".join(bounds) or "none"

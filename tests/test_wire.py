@@ -149,8 +149,9 @@ def test_no_face_event_tells_more_than_it_may(more: dict[str, Any]) -> None:
 
 def test_a_face_event_tells_outcome_and_liveness() -> None:
     assert event("face", "denied", FACE | {"person": "p-0123456789abcdef"}).lane is Lane.EVENT
-    with pytest.raises(ValueError, match="needs outcome and liveness"):
+    with pytest.raises(ValueError, match="needs outcome"):
         event("face", "denied", {"outcome": "denied"})
+    assert event("face", "enrolled", {"outcome": "enrolled", "person": "p-" + "0" * 16})
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "+", "ü", "-x", "a" * 65])

@@ -184,8 +184,13 @@ def bundle(
     channels: Sequence[str] = ("x", "y", "z"),
     golden: float | None = None,
     budget_ms: float = 1000.0,
+    threshold: tuple[float, float, float] = (1.0, 0.0, 2.0),
 ) -> Path:
-    """A fall bundle around `model`; golden: the score it promises for a window of ones."""
+    """A fall bundle around `model`.
+
+    golden     the score it promises for a window of ones
+    threshold  value, min and max
+    """
     folder.mkdir(parents=True)
     (folder / "tiny.tflite").write_bytes(model)
     (folder / "CARD.md").write_text("# tiny\nMade by a test.\n")
@@ -217,7 +222,7 @@ def bundle(
                 "channels": list(channels),
             },
             "output": {"kind": "score"},
-            "decision": {"threshold": {"value": 1.0, "min": 0.0, "max": 2.0}},
+            "decision": {"threshold": dict(zip(("value", "min", "max"), threshold, strict=True))},
         },
     )
     return folder

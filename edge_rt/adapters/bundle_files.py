@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edge_rt.core.errors import InputError, ManifestError
 from edge_rt.core.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from edge_rt.core.toml import write_toml
 
 MAX_MANIFEST_BYTES = 64 * 1024  # a manifest is a page or two of text
 
@@ -93,28 +93,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> Manifest:
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "size": len(content),
             }
-    text = _toml({**manifest, "files": entries})
+    text = write_toml({**manifest, "files": entries})
     parsed = parse_manifest(text, str(folder / MANIFEST_NAME))
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     return parsed
-
-
-def _toml(table: Mapping[str, Any], prefix: str = "") -> str:
-    """TOML of a nested table of plain values: scalars first, then one section a sub-table.
-
-    Written here because tomllib only reads; JSON's strings, numbers and flat lists are valid TOML.
-    """
-    lines = [
-        f"{_key(key)} = {msgspec.json.encode(value).decode()}"
-        for key, value in table.items()
-        if not isinstance(value, Mapping)
-    ]
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            section = f"{prefix}{_key(key)}"
-            lines += ["", f"[{section}]", _toml(value, f"{section}.").strip("\n")]
-    return "\n".join(lines) + "\n"
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() else f'"{key}"'

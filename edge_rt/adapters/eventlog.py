@@ -157,7 +157,7 @@ class EventLog:
             # Going a tenth below the bound means trimming seldom.
             while (excess := self.used_bytes() - self.max_bytes * 9 // 10) > 0:
                 doomed = self._doomed(excess)
-                if len(doomed) < 2:  # telling of it takes as much as it frees
+                if not doomed:
                     break
                 told.append(self._drop(doomed))
         return told
@@ -205,7 +205,7 @@ class EventLog:
         if check:
             verdict = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if verdict != "ok":
-                raise _Damaged(verdict)
+                raise _Damaged(verdict.splitlines()[-1])
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version > len(MIGRATIONS):
             raise _Damaged(f"schema {version} is newer than {len(MIGRATIONS)}")
@@ -277,7 +277,7 @@ class EventLog:
                     break
                 doomed.append(sequence)
                 excess -= size
-            if doomed:
+            if len(doomed) > 1:  # telling of one takes as much as it frees
                 return doomed
         return []
 

@@ -108,7 +108,7 @@ def check_database(path: Path) -> None:
         verdict = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if verdict != "ok":
-            raise StorageError(f"{path.name}: damaged ({verdict})")
+            raise StorageError(f"{path.name}: damaged ({verdict.splitlines()[-1]})")
         if not 1 <= version <= len(MIGRATIONS):
             raise StorageError(
                 f"{path.name}: schema {version}; this edge_rt reads {len(MIGRATIONS)}"

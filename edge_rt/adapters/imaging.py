@@ -67,42 +67,46 @@ def warp(image: ImageArray, matrix: npt.NDArray[np.float64], out: ImageArray) ->
     matrix  float64 (2, 3), a similarity; out uint8 (n, m, 3)
     What lies outside the picture repeats its border: black bars would drive BlazeFace's activations
     far outside the range it was quantized for. A strong reduction first averages areas, else
-    single pixels would stand for whole patches.
+    single pixels would stand for whole patches; by halves, which OpenCV does fastest.
     """
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale < 0.5:
-        factor = int(1.0 / scale + 1e-6)
-        image, matrix = _shrink(image, matrix, factor, (out.shape[1], out.shape[0]))
+    size = (out.shape[1], out.shape[0])
+    if np.hypot(matrix[0, 0], matrix[1, 0]) < 0.75:
+        image, matrix = _needed(image, matrix, size)
+    while np.hypot(matrix[0, 0], matrix[1, 0]) < 0.75 and min(image.shape[:2]) >= 2:
+        image, matrix = _halve(image, matrix)
     cv2.warpAffine(
         image,
         matrix,
-        (out.shape[1], out.shape[0]),
+        size,
         dst=out,
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
 
 
-def _shrink(
-    image: ImageArray, matrix: npt.NDArray[np.float64], factor: int, size: tuple[int, int]
+def _needed(
+    image: ImageArray, matrix: npt.NDArray[np.float64], size: tuple[int, int]
 ) -> tuple[ImageArray, npt.NDArray[np.float64]]:
-    """The part of `image` that the warp will read, reduced `factor` times, and the matrix for it."""
-    inverse = cv2.invertAffineTransform(matrix)
-    width, height = size
-    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float64)
-    reach = corners @ inverse.T
+    """The part of `image` (a view) that a warp to `size` will read, and the matrix for it."""
+    turn = np.linalg.inv(matrix[:, :2])
+    corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size], np.float64) - matrix[:, 2]
+    reach = corners @ turn.T
     limit = np.array(image.shape[1::-1])
-    low = np.clip(np.floor(reach.min(axis=0)).astype(int) - factor, 0, limit - 1)
-    low -= low % factor  # whole cells from the picture's own corner: a frame reduces without rest
-    high = np.clip(np.ceil(reach.max(axis=0)).astype(int) + factor, low + 1, limit)
-    cells = np.maximum((high - low) // factor, 1)
-    high = np.minimum(low + cells * factor, limit)
-    part = image[low[1] : high[1], low[0] : high[0]]
-    small = cv2.resize(part, (int(cells[0]), int(cells[1])), interpolation=cv2.INTER_AREA)
-    # A small pixel's centre is the middle of factor pixels: p = factor * s + low + (factor - 1) / 2
-    moved = matrix.copy()
-    moved[:, :2] *= factor
-    moved[:, 2] += matrix[:, :2] @ (low + (factor - 1) / 2.0)
+    margin = 8  # room for the averaging and the bilinear neighbours
+    low = np.clip(np.floor(reach.min(axis=0)).astype(int) - margin, 0, limit - 1)
+    high = np.clip(np.ceil(reach.max(axis=0)).astype(int) + margin, low + 1, limit)
+    moved = np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ low])
+    return image[low[1] : high[1], low[0] : high[0]], moved
+
+
+def _halve(
+    image: ImageArray, matrix: npt.NDArray[np.float64]
+) -> tuple[ImageArray, npt.NDArray[np.float64]]:
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    part = image[: height * 2, : width * 2]
+    small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+    # The centre of small pixel s is at 2 s + 1/2.
+    moved = np.column_stack([matrix[:, :2] * 2.0, matrix[:, 2] + matrix[:, :2] @ [0.5, 0.5]])
     return small, moved  # type: ignore[return-value]
 
 

@@ -49,7 +49,7 @@ def installed_engines() -> tuple[str, ...]:
     return tuple(name for name, (module, _) in ENGINES.items() if importlib.util.find_spec(module))
 
 
-def choose_engine(name: str = "auto") -> str:
+def choose_engine(name: str = "auto", numpy_version: str = np.__version__) -> str:
     """Resolve "auto" and check that the engine works here. Raises ConfigError with the remedy."""
     if name != "auto" and name not in ENGINES:
         raise ConfigError(f"engine {name!r} is unknown; choose auto, {', '.join(ENGINES)}")
@@ -62,9 +62,9 @@ def choose_engine(name: str = "auto") -> str:
             f"engine {chosen!r} is not installed; run: pip install {ENGINES[chosen][1]}, "
             f"or set engine = {available[0]!r}"
         )
-    if chosen == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
+    if chosen == "tflite-runtime" and int(numpy_version.split(".")[0]) >= 2:
         raise ConfigError(
-            f"tflite-runtime does not work with numpy {np.__version__}; "
+            f"tflite-runtime does not work with numpy {numpy_version}; "
             "run: pip install 'numpy<2', or install ai-edge-litert"
         )
     return chosen
@@ -177,6 +177,11 @@ class Interpreter:
             raise ModelError(f"input has shape {np.shape(real)}; the model takes {shape}")
         raw = self.invoke(self.quantize(np.asarray(real, np.float32)))
         return tuple(self.dequantize(r, k) for k, r in enumerate(raw))
+
+    @property
+    def native(self) -> Any:
+        """The engine's own interpreter, for the benchmark that compares with it."""
+        return self._native
 
     def ops(self) -> dict[str, int]:
         """How often the model uses each operation, most used first."""

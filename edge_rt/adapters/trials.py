@@ -82,7 +82,9 @@ def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a {FORMAT} .npz")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy forgets to close what turns out to be no archive.
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it is a bare array")
             # The gyroscope doubles the size and nothing here reads it.

@@ -15,11 +15,14 @@ WATCH_PERIOD_S = 1.0  # a person reads it; the daemon should not notice
 
 
 def ask(run_dir: Path, command: str, as_json: bool, said: str, **arguments: Any) -> None:
-    """Call the daemon and print its answer: as JSON, or the sentence `said` and what it adds."""
+    """Call the daemon and print its answer: as JSON, or what was done and the state it led to."""
     with Client(run_dir) as client:
         answer = client.call(command, **arguments)
     if as_json:
         output.print_json(answer)
+        return
+    if "state" in answer:  # of the fall pipeline; all of it is in edge-rt status
+        click.echo(f"{said}; now {answer['state']}")
         return
     click.echo(said)
     output.print_tree(answer, indent=2)

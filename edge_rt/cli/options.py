@@ -23,3 +23,9 @@ engine = click.option(
     "--engine", default="auto", show_default=True, help="auto, litert or tflite-runtime."
 )
 config = click.option("--config", "config_path", type=FILE, help="The daemon's configuration file.")
+detect = click.option(
+    "--detect", default="face-detect", show_default=True, help="Detector bundle, name or folder."
+)
+embed = click.option(
+    "--embed", default="face-embed", show_default=True, help="Embedder bundle, name or folder."
+)

@@ -12,13 +12,15 @@ import msgspec
 
 Advance = Callable[[int, int], None]
 
+MAX_ITEMS = 12  # of a list in one cell; --json has them all
+
 
 def print_json(value: Any) -> None:
     """One compact JSON line; NaN and infinity become null, numpy values plain numbers and lists."""
     click.echo(msgspec.json.encode(value, enc_hook=_plain))
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], indent: int = 0) -> None:
     """Left-aligned columns; columns of numbers are aligned right."""
     if not rows:
         return
@@ -27,15 +29,21 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     for line in ([h.upper() for h in headers], *cells):
         aligned = zip(line, widths, numeric, strict=True)
-        click.echo("  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned).rstrip())
+        text = "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned)
+        click.echo(" " * indent + text.rstrip())
 
 
 def print_tree(values: Mapping[str, Any], indent: int = 0) -> None:
-    """`key  value` lines; a nested mapping is indented below its key."""
+    """`key  value` lines; a nested mapping is indented below its key, like ones form a table."""
     width = max((len(str(key)) for key in values), default=0)
     for key, value in values.items():
         pad = " " * indent
         if isinstance(value, Mapping) and value:
+            columns = _columns(value)
+            if columns:
+                rows = [[name, *row.values()] for name, row in value.items()]
+                print_table([str(key), *columns], rows, indent)
+                continue
             click.echo(f"{pad}{key}")
             print_tree(value, indent + 2)
         else:
@@ -61,6 +69,16 @@ def warn(message: str) -> None:
     click.echo(f"edge-rt: warning: {message}", err=True)
 
 
+def _columns(value: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys that all values share, if they are flat mappings with the same keys."""
+    rows = list(value.values())
+    if not all(isinstance(row, Mapping) and row for row in rows):
+        return ()
+    kinds = {tuple(row) for row in rows}
+    flat = not any(isinstance(cell, Mapping) for row in rows for cell in row.values())
+    return kinds.pop() if flat and len(kinds) == 1 and len(rows) > 1 else ()
+
+
 def _cell(value: object) -> str:
     if value is None or value == {}:
         return "-"
@@ -69,7 +87,8 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value)) or "-"
+        more = f" and {len(value) - MAX_ITEMS} more" if len(value) > MAX_ITEMS else ""
+        return (", ".join(map(_cell, value[:MAX_ITEMS])) or "-") + more
     if isinstance(value, Mapping):
         return " ".join(f"{key}={_cell(part)}" for key, part in value.items())
     return str(value)

@@ -25,7 +25,9 @@ LIMIT_G = 256.0  # beyond any such sensor; keeps products of one segment under 2
 def to_fixed(acc_g: Float32Array) -> Fixed:
     """Fixed point of (n, 3) accelerations in g; finite values only, clipped at +-256 g."""
     scaled = np.multiply(acc_g, float(ONE), dtype=np.float64)
-    np.clip(scaled, -LIMIT_G * ONE, LIMIT_G * ONE, out=scaled)
+    # Twice as fast as np.clip on the few samples of a hop.
+    np.minimum(scaled, LIMIT_G * ONE, out=scaled)
+    np.maximum(scaled, -LIMIT_G * ONE, out=scaled)
     fixed: Fixed = np.rint(scaled, out=scaled).astype(np.int64)
     return fixed
 
@@ -42,7 +44,7 @@ class AreaResampler:
         self._step = TICKS_PER_S / rate_hz
         self._origin = origin
         self._edge = -1  # number of the newest edge passed; -1 before the first sample
-        self._edge_area = np.zeros(3, np.int64)
+        self._edge_area = np.zeros((1, 3), np.int64)
         self._ticks = np.zeros(0, np.int64)  # newest sample: its tick, value and area up to it
         self._value = np.zeros((0, 3), np.int64)
         self._area = np.zeros((1, 3), np.int64)
@@ -82,21 +84,20 @@ class AreaResampler:
                 start += 1
         if last < start:
             return np.zeros((0, 3), np.int64)
-        edges = self.edge_ticks(np.arange(start, last + 1))
-        at = np.minimum(np.searchsorted(t, edges, side="right") - 1, len(width) - 1)
+        bounds = self.edge_ticks(np.arange(start - (self._edge >= 0), last + 1))
+        edges = bounds[1:] if self._edge >= 0 else bounds
         if len(width):
+            # The newest sample closes the last segment, it does not open one.
+            at = np.searchsorted(t[:-1], edges, side="right") - 1
             into = edges - t[at]
             value = x[at]
             rise = (x[at + 1] - value) * (into / width[at])[:, None]
-            edge_area = area[at] + into[:, None] * (2 * value + np.rint(rise).astype(np.int64))
+            areas: Fixed = area[at] + into[:, None] * (2 * value + np.rint(rise).astype(np.int64))
         else:  # the very first sample, on an edge
-            edge_area = area[:1]
-        if self._edge < 0:
-            bounds, areas = edges, edge_area
-        else:
-            bounds = np.concatenate((self.edge_ticks(np.array([self._edge])), edges))
-            areas = np.concatenate((self._edge_area[None], edge_area))
-        self._edge, self._edge_area = last, areas[-1]
+            areas = area[:1]
+        if self._edge >= 0:
+            areas = np.concatenate((self._edge_area, areas))
+        self._edge, self._edge_area = last, areas[-1:]
         means: Fixed = (areas[1:] - areas[:-1]) // (2 * (bounds[1:] - bounds[:-1]))[:, None]
         return means
 

@@ -93,15 +93,16 @@ class SignalHealth:
         usable = acc_g[good]
         self._saturated += int((np.abs(usable) >= self._limit_g).any(axis=1).sum())
         stamps = t_s[np.isfinite(t_s)]
+        before_s = self._newest_s
         if len(stamps):
             self._newest_s = max(self._newest_s, float(stamps.max()))
         if self._first_s is None:
             self._first_s = self._finite_s = float(stamps.min()) if len(stamps) else 0.0
         if len(usable):
             self._finite_s = self._newest_s
-        return self._broken_now(usable) + self._worn_now(usable)
+        return self._broken_now(usable, before_s) + self._worn_now(usable)
 
-    def _broken_now(self, usable: Float32Array) -> list[Change]:
+    def _broken_now(self, usable: Float32Array, before_s: float) -> list[Change]:
         now_s, rules = self._newest_s, self.rules
         if len(usable):
             low, high = usable.min(axis=0), usable.max(axis=0)
@@ -112,7 +113,7 @@ class SignalHealth:
             if same < 2:
                 self._frozen_since = None
             elif self._frozen_since is None:
-                self._frozen_since = now_s
+                self._frozen_since = before_s
         broken, detail = None, ""
         assert self._finite_s is not None
         if now_s - self._finite_s >= rules.not_finite_s:

@@ -127,51 +127,50 @@ class SampleClock:
         """
         if len(t_s) == 0:
             return []
-        first = self._origin_s is None
-        if self._origin_s is None:
-            self._origin_s = float(t_s[0])
-            self.counters.restarts -= 1  # the first run is a start
-        if self._arrival:
-            return self._collect(t_s, first)
+        if self._arrival or self._origin_s is None:
+            return self._collect(t_s)
         ticks = np.rint((t_s - self._origin_s) * TICKS_PER_S).astype(np.int64) + self._shift
-        steps = np.diff(ticks, prepend=self._last - first)
+        steps = np.diff(ticks, prepend=self._last)
         if steps.min() > 0 and steps.max() <= self._gap:
             self._last = int(ticks[-1])
             self.counters.samples += len(ticks)
-            self.counters.restarts += first
-            return [Run(ticks, slice(None), first)]
-        return self._collect(t_s, first)
+            return [Run(ticks, slice(None), False)]
+        return self._collect(t_s)
 
-    def _collect(self, t_s: FloatArray, first: bool) -> list[Run]:
-        put = self._put_arrival if self._arrival else self._put_even
-        counters = self.counters
-        runs: list[Run] = []
-        ticks: list[int] = []
-        keep: list[int] = []
-        fresh = first
-        counters.restarts += first
+    def put(self, stamp_s: float) -> tuple[int, bool] | None:
+        """One sample: its tick, and whether it starts a new run; None if it is dropped.
+
+        The same as `place`, for sources that deliver sample by sample.
+        """
+        if self._origin_s is None:
+            self._origin_s = stamp_s
+            self.counters.samples += 1
+            return 0, True
+        at_s = stamp_s - self._origin_s
+        tick = self._put_arrival(at_s) if self._arrival else self._put_even(at_s)
+        if tick is None:
+            return None
+        fresh = tick - self._last > self._max_gap
+        self._last = tick
+        self.counters.restarts += fresh
+        self.counters.samples += 1
+        return tick, fresh
+
+    def _collect(self, t_s: FloatArray) -> list[Run]:
+        found: list[tuple[bool, list[int], list[int]]] = []
         for index, stamp in enumerate(t_s.tolist()):
-            tick = self._start(stamp) if first else put(stamp - self.origin_s)
-            first = False
-            if tick is None:
+            placed = self.put(stamp)
+            if placed is None:
                 continue
-            if tick - self._last > self._max_gap:
-                counters.restarts += 1
-                if ticks:
-                    runs.append(Run(np.array(ticks, np.int64), np.array(keep, np.int64), fresh))
-                    ticks, keep = [], []
-                fresh = True
-            self._last = tick
-            ticks.append(tick)
-            keep.append(index)
-        counters.samples += len(ticks) + sum(len(run.ticks) for run in runs)
-        if ticks:
-            runs.append(Run(np.array(ticks, np.int64), np.array(keep, np.int64), fresh))
-        return runs
-
-    def _start(self, stamp: float) -> int:
-        self._seen_s = stamp - self.origin_s
-        return 0
+            tick, fresh = placed
+            if fresh or not found:
+                found.append((fresh, [], []))
+            found[-1][1].append(tick)
+            found[-1][2].append(index)
+        return [
+            Run(np.array(ticks, np.int64), np.array(keep, np.int64), fresh)
+            for fresh, ticks, keep in found
+        ]
 
     def _put_even(self, at_s: float) -> int | None:
         tick = round(at_s * TICKS_PER_S) + self._shift

@@ -6,7 +6,7 @@ charge back. So neither a kill nor a power cycle in the middle gives a free try.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
@@ -147,8 +147,7 @@ class UnlockMachine:
     counters  as saved last (a fresh one on a new device)
     boot_id   of this boot; now_s: its monotonic clock, in all calls
     save      makes counters durable before it returns; called before an outcome is returned. If
-              it raises, nothing was decided and the same frame may be given again: no disk, no
-              unlocking
+              it raises, nothing was decided, though the frame counts: no disk, no unlocking
     """
 
     def __init__(
@@ -165,7 +164,7 @@ class UnlockMachine:
         self._boot_id = boot_id
         self._now_s = now_s
         self._begun_s = self._seen_s = now_s
-        self._frames: deque[Look] = deque(maxlen=rules.frames)
+        self._frames: list[Look] = []
         self.counters = counters
         remaining_s = counters.remaining_s
         if counters.attempting:
@@ -212,17 +211,19 @@ class UnlockMachine:
             return self._refuse("left")
         if not judged:
             return []
-        frames = [*self._frames, look]
-        votes = Counter(frame.person for frame in frames if frame.verdict is Verdict.MATCH)
+        if len(self._frames) == self.rules.frames:  # agreed once, but it could not be saved
+            return self._refuse("timed_out")
+        # Counted before anything is saved: a sick disk must not give more looks.
+        self._frames.append(look)
+        votes = Counter(frame.person for frame in self._frames if frame.verdict is Verdict.MATCH)
         person, count = votes.most_common(1)[0] if votes else (None, 0)
-        if count >= self.rules.matches:
+        if count >= self.rules.matches and look.person == person:
             self._keep(0)
             self._enter(Input.AGREED, self.rules.hold_s)
             return [Outcome("unlocked", person)]
         # As soon as the frames that are left cannot make it any more, it is over.
-        if count + self.rules.frames - len(frames) < self.rules.matches:
+        if count + self.rules.frames - len(self._frames) < self.rules.matches:
             return self._refuse("disagreement" if votes else "stranger")
-        self._frames.append(look)
         return []
 
     def _refuse(self, reason: str) -> list[Outcome]:

@@ -38,12 +38,14 @@ class Outcome(NamedTuple):
     alarms_s  pre-alarms, seconds on the trial's clock
     peak_s    largest |a| of the trial, same clock
     hours     length of the trial
+    highest   largest mean score
     """
 
     trial: Trial
     alarms_s: tuple[float, ...]
     peak_s: float
     hours: float
+    highest: float
 
 
 def evaluate_fall(
@@ -151,17 +153,18 @@ def run_trial(trial: Trial, bundle: Bundle, rules: FallRules, range_g: float = 1
     detector = FallDetector(bundle, rate_hz=trial.rate_hz, range_g=range_g, stamps=stamps)
     times = trial.times_s()
     machine = AlarmMachine(rules, lambda: "trial", now_s=float(times[0]) if len(times) else 0.0)
-    alarms = []
+    alarms, highest = [], float("-inf")
     size = max(1, round(BLOCK_S * trial.rate_hz))
     for begin in range(0, len(times), size):
         part = slice(begin, begin + size)
         for hop in detector.push(SampleBlock(times[part], trial.acc_g[part])):
+            highest = max(highest, hop.mean)
             for step in machine.step(hop):
                 if step.what == "prealarm":
                     alarms.append(hop.t_s)
                     machine.command(Event.CANCEL, hop.t_s)
     peak_s, length_s = _peak(trial, stamps)
-    return Outcome(trial, tuple(alarms), peak_s, length_s / 3600.0)
+    return Outcome(trial, tuple(alarms), peak_s, length_s / 3600.0, highest)
 
 
 def _peak(trial: Trial, stamps: Stamps) -> tuple[float, float]:
@@ -210,6 +213,13 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         "missed": [o.trial.trial for o in falls if not o.alarms_s],
         "false_alarms": [o.trial.trial for o in adls if o.alarms_s],
     }
+
+
+def sweep(outcomes: Sequence[Outcome], threshold: float) -> tuple[float, float]:
+    """Sensitivity and specificity of the same scores at another threshold."""
+    falls = [o.highest >= threshold for o in outcomes if o.trial.is_fall]
+    adls = [o.highest < threshold for o in outcomes if not o.trial.is_fall]
+    return sum(falls) / max(len(falls), 1), sum(adls) / max(len(adls), 1)
 
 
 def _grouped(outcomes: list[Outcome], key: Callable[[Outcome], str]) -> dict[str, dict[str, int]]:

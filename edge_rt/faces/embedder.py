@@ -45,7 +45,14 @@ class FaceEmbedder:
         return self._chip
 
     def embed(self, chip: ImageArray) -> Float32Array:
-        """The embedding of an aligned chip: float32 (size,), compared by Euclidean distance."""
+        """The embedding of an aligned chip: float32 (size,), compared by Euclidean distance.
+
+        The mean over the chip and its mirror image: a face's two halves carry independent noise,
+        which is worth about half a point of accuracy for one more inference (see the card).
+        """
+        return (self._once(chip) + self._once(chip[:, ::-1])) * np.float32(0.5)
+
+    def _once(self, chip: ImageArray) -> Float32Array:
         to_tensor(chip, self._table, self._swap, self._input[0])
         (raw,) = self._interpreter.invoke(self._input)
         return self._interpreter.dequantize(raw[0])

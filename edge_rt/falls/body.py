@@ -36,7 +36,7 @@ class Piece(NamedTuple):
     lean    float64 (n, 2)  lean vector, rad: the trunk's top goes towards (x, y)
     roll    float64 (n,)    about the trunk's long axis, rad
     acc     float64 (n, 3)  acceleration of the waist in the world, m/s^2, without gravity
-    arm     float64 (n,)    raise of the arm ahead, rad, 0 hanging
+    arm     float64 (n, 2)  the arm against the trunk, rad: the hand goes towards (x, y); 0 hanging
     hand    float64 (n, 3)  what the wrist feels beyond the waist, world, m/s^2
     impact  sample of the hardest contact with the floor, -1 if there is none
     """
@@ -59,7 +59,7 @@ class Body:
         self.vigour = float(rng.uniform(0.7, 1.2))
         self.lean = rng.normal(0.0, 0.04, 2)
         self.roll = 0.0
-        self.arm = 0.0
+        self.arm = np.zeros(2)
         self.seated = False
         self.lying = False
 
@@ -107,7 +107,7 @@ class Body:
             push = share * rng.uniform(16.0, 42.0)
             _pulse(piece.acc, caught + after, rng.uniform(0.05, 0.09),
                    (-0.35 * push, rng.normal(0, 0.2) * push, push))  # fmt: skip
-        piece.arm[:] += 0.9 * np.sin(np.pi * t / seconds) ** 2
+        piece.arm[:, 0] += 0.9 * np.sin(np.pi * t / seconds) ** 2
         return piece
 
     def bend(self) -> Piece:
@@ -117,7 +117,7 @@ class Body:
         arc = _arc(len(piece.roll))
         piece.lean[:, 0] += self.rng.uniform(0.5, 1.1) * arc
         piece.acc[:, 2] += _second(-self.rng.uniform(0.1, 0.3) * arc)
-        piece.arm[:] += 0.8 * arc
+        piece.arm[:, 0] += 0.8 * arc
         return piece
 
     def jump(self) -> Piece:
@@ -134,7 +134,7 @@ class Body:
         piece.acc[(t >= 0.6) & (t < land), 2] -= G
         width = rng.uniform(0.04, 0.10)
         _pulse(piece.acc, land + width / 2, width, (0, 0, np.pi * take_off / (2 * width)))
-        piece.arm[:] += 1.5 * np.exp(-(((t - 0.7) / 0.4) ** 2))
+        piece.arm[:, 0] += 1.5 * np.exp(-(((t - 0.7) / 0.4) ** 2))
         return piece
 
     # ---- from one posture to another ----
@@ -144,10 +144,27 @@ class Body:
         rng = self.rng
         seconds = rng.uniform(0.8, 2.2)
         drop_m = rng.uniform(0.38, 0.5)
-        piece = self._turn(seconds, np.array([rng.uniform(-0.35, -0.05), 0.0]), arm=1.1)
+        piece = self._turn(seconds, np.array([rng.uniform(-0.35, -0.05), 0.0]), arm=(1.1, 0.0))
         piece.lean[:, 0] += rng.uniform(0.3, 0.6) * _arc(len(piece.roll))
         piece.acc[:, 2] += _second(-drop_m * _smooth(len(piece.roll)))
         _pulse(piece.acc, 0.85 * seconds, 0.09, (0, 0, rng.uniform(2.0, 13.0) / seconds))
+        self.seated = True
+        return piece
+
+    def collapse(self) -> Piece:
+        """Into a chair, legs giving way: the hardest landing of daily life."""
+        rng = self.rng
+        seconds = rng.uniform(0.5, 0.8)
+        down = self._turn(
+            seconds, np.array([rng.uniform(-0.4, -0.1), 0.0]), arm=(1.1, 0.0), sway=0.5
+        )
+        down.acc[:, 2] += _second(-rng.uniform(0.3, 0.5) * _smooth(len(down.roll)))
+        settled = self._rest(0.8, sway=0.5)
+        piece = _join(down, settled)
+        push = rng.uniform(8.0, 28.0)
+        _pulse(
+            piece.acc, seconds, rng.uniform(0.06, 0.12), (rng.uniform(-0.4, 0.4) * push, 0, push)
+        )
         self.seated = True
         return piece
 
@@ -157,7 +174,7 @@ class Body:
         seconds = rng.uniform(3.5, 5.5) if self.lying else rng.uniform(1.2, 2.2)
         rise_m = 0.85 if self.lying else 0.45
         bend = 0.4 if self.lying else rng.uniform(0.4, 0.7)
-        piece = self._turn(seconds, rng.normal(0.0, 0.04, 2), arm=0.0, sway=0.4)
+        piece = self._turn(seconds, rng.normal(0.0, 0.04, 2), arm=(0.0, 0.0), sway=0.4)
         piece.lean[:, 0] += bend * _arc(len(piece.roll))
         piece.acc[:, 2] += _second(rise_m * _smooth(len(piece.roll)))
         self.seated = self.lying = False
@@ -169,7 +186,7 @@ class Body:
         seconds = rng.uniform(2.5, 4.5)
         turn = rng.choice([np.pi, np.pi / 2, -np.pi / 2]) + rng.normal(0, 0.15)
         target = rng.uniform(1.35, 1.65) * np.array([np.cos(turn), np.sin(turn)])
-        piece = self._turn(seconds, target, arm=0.5, sway=0.25)
+        piece = self._turn(seconds, target, arm=(0.5, 0.0), sway=0.25)
         piece.acc[:, 2] += _second(-rng.uniform(0.2, 0.7) * _smooth(len(piece.roll)))
         _pulse(piece.acc, 0.9 * seconds, 0.15, (0, 0, rng.uniform(0.8, 3.0)))
         self.lying = True
@@ -184,7 +201,10 @@ class Body:
     def fall(self) -> Piece:
         """Loss of balance, reduced weight, contact, ringing, rest on the floor."""
         rng = self.rng
-        turn = rng.choice([0.0, np.pi, np.pi / 2, -np.pi / 2]) + rng.normal(0.0, 0.3)
+        ways = [0.0, np.pi / 2, -np.pi / 2]
+        if not self.seated:  # a chair has a back
+            ways.append(np.pi)
+        turn = rng.choice(ways) + rng.normal(0.0, 0.3)
         ahead = np.array([np.cos(turn), np.sin(turn)])
         if self.seated:
             rod_m, waist_m = 0.62 * self.height_m, rng.uniform(0.5, 0.6)
@@ -196,20 +216,39 @@ class Body:
             end=float(np.arccos(0.12 / waist_m)),
             pull=rng.uniform(0.6, 1.0) * 1.5 * G / rod_m,
         )
-        lost = self._turn(rng.uniform(0.25, 0.45), ahead * theta[0], sway=0.6, arm=self.arm + 0.4)
+        # Hips bend: the trunk turns less than the legs, and catches up on the floor.
+        trunk = rng.uniform(0.4, 0.9)
+        lost = self._turn(
+            rng.uniform(0.25, 0.45),
+            trunk * theta[0] * ahead,
+            sway=1.2,
+            arm=self.arm + rng.normal(0.0, 0.15, 2),
+        )
         trip = rng.uniform(1.0, 6.0)
         _pulse(lost.acc, 0.12, 0.12, (-trip * ahead[0], -trip * ahead[1], rng.uniform(-2.0, 2.0)))
 
         knees = rng.uniform(0.0, 0.35) * _smooth(len(theta))  # they give way on the way down
         out = waist_m * np.sin(theta)
         up = waist_m * np.cos(theta) * (1.0 - knees)
-        down = self._rest(len(theta) / FINE_HZ, sway=0.8)
-        down.lean[:] = theta[:, None] * ahead
+        down = self._rest(len(theta) / FINE_HZ, sway=rng.uniform(1.0, 3.5))  # they struggle
+        down.lean[:] = trunk * theta[:, None] * ahead
+        self.lean = down.lean[-1]
         down.acc[:, :2] += _second(out)[:, None] * ahead
         down.acc[:, 2] += _second(up)
-        down.arm[:] += rng.uniform(0.6, 1.6) * _smooth(len(theta))
-        self.arm = float(down.arm[-1])
+        # The arm keeps hanging while the trunk turns, and reaches out.
+        reach = rng.uniform(0.0, 0.6) * ahead
+        down.arm[:] += rng.uniform(0.2, 1.0) * (down.lean - down.lean[0])
+        down.arm[:] += _smooth(len(theta))[:, None] * reach
+        self.arm = down.arm[-1]
 
+        # Knees, hands or a foot touch first.
+        touch = rng.uniform(0.0, 16.0)
+        _pulse(
+            down.acc,
+            len(theta) / FINE_HZ - rng.uniform(0.05, 0.3),
+            rng.uniform(0.05, 0.12),
+            (-0.4 * touch * ahead[0], -0.4 * touch * ahead[1], touch),
+        )
         speed = waist_m * float(rate[-1]) * rng.uniform(0.3, 0.95)  # hands and knees take some
         hit = self._contact(speed, ahead)
         piece = _join(lost, down, hit)
@@ -226,18 +265,28 @@ class Body:
         """From the first touch at `speed` m/s to rest, with bounce and ringing."""
         rng = self.rng
         tilt = np.radians(np.clip(rng.normal(93.0, 10.0), 68.0, 118.0))
+        lean, hung = self.lean, self.arm
+        # The forearm comes to lie as well, somewhere about where the body points.
+        flat = rng.normal(1.45, 0.25) * _turned(ahead, rng.normal(0.0, 0.8))
         piece = self._turn(
-            rng.uniform(0.9, 1.6),
+            rng.uniform(1.0, 1.6),
             ahead * tilt,
-            roll=rng.normal(0, 0.4),
-            sway=4.0,
-            arm=0.6 * self.arm,
+            roll=rng.normal(0, 0.5),
+            sway=7.0,
+            low_hz=8.0,
+            arm=ahead * tilt - flat,
         )
+        n = len(piece.roll)
+        # Trunk and forearm are down within 0.4 s; the trunk swings past its place and comes back.
+        down = _soon(n, rng.uniform(0.25, 0.45))[:, None]
+        past = np.exp(-(((np.arange(n) / FINE_HZ - 0.45) / 0.2) ** 2))[:, None]
+        piece.lean[:] = lean + down * (self.lean - lean) + rng.uniform(0.0, 0.8) * past * ahead
+        piece.arm[:] = hung + _soon(n, 0.25)[:, None] * (self.arm - hung)
         # Limbs come down after the trunk: 0.3 to 1 s until all is quiet.
-        quiet = np.exp(-np.arange(len(piece.roll)) / (rng.uniform(0.2, 0.6) * FINE_HZ))
+        quiet = np.exp(-np.arange(n) / (rng.uniform(0.12, 0.4) * FINE_HZ))
         piece.acc[:] *= quiet[:, None]
-        piece.hand[:] *= quiet[:, None]
-        bounce = rng.uniform(0.05, 0.3)
+        piece.hand[:] *= np.sqrt(quiet)[:, None]  # the hand longest
+        bounce = rng.uniform(0.03, 0.22)
         width = rng.uniform(0.035, 0.09)  # from a firm floor to a thick mat
         peak = np.pi * speed * (1.0 + bounce) / (2.0 * width)
         slide = -rng.uniform(0.2, 0.6) * peak
@@ -247,7 +296,7 @@ class Body:
         again = width + flight
         light = slice(round(width * FINE_HZ), round(again * FINE_HZ))
         piece.acc[light, 2] -= 0.7 * G
-        for after, share in ((again, bounce), (rng.uniform(0.12, 0.25), rng.uniform(0.1, 0.35))):
+        for after, share in ((again, bounce), (rng.uniform(0.12, 0.25), rng.uniform(0.0, 0.2))):
             _pulse(piece.acc, after + width / 2, width, tuple(share * value for value in push))
         t = np.arange(len(piece.roll)) / FINE_HZ
         ring = 0.16 * peak * np.exp(-t / rng.uniform(0.04, 0.09))
@@ -277,26 +326,32 @@ class Body:
             _pulse(piece.acc, index / FINE_HZ, 0.04, (-0.5 * hard, 0.2 * hard, hard))
         piece.lean[:, 0] += fade * (0.05 + 0.03 * np.sin(wave))
         piece.lean[:, 1] += fade * 0.04 * np.sin(wave / 2)
-        piece.arm[:] += fade * arm * np.sin(wave / 2)
+        piece.arm[:, 0] += fade * arm * np.sin(wave / 2)
         return piece
 
-    def _rest(self, seconds: float, sway: float) -> Piece:
+    def _rest(self, seconds: float, sway: float, low_hz: float = 4.0) -> Piece:
         n = max(1, round(seconds * FINE_HZ))
-        acc = sway * np.stack([_noise(self.rng, n, 4.0) for _ in range(3)], axis=1)
+        acc = sway * np.stack([_noise(self.rng, n, low_hz) for _ in range(3)], axis=1)
         hand = 1.5 * sway * np.stack([_noise(self.rng, n, 6.0) for _ in range(3)], axis=1)
         still = np.ones((n, 1))
-        return Piece(still * self.lean, np.full(n, self.roll), acc, np.full(n, self.arm), hand)
+        return Piece(still * self.lean, np.full(n, self.roll), acc, still * self.arm, hand)
 
     def _turn(
-        self, seconds: float, lean: FloatArray, arm: float, roll: float = 0.0, sway: float = 0.15
+        self,
+        seconds: float,
+        lean: FloatArray,
+        arm: FloatArray | tuple[float, float],
+        roll: float = 0.0,
+        sway: float = 0.15,
+        low_hz: float = 4.0,
     ) -> Piece:
         """To a new posture by minimum jerk."""
-        piece = self._rest(seconds, sway)
+        piece = self._rest(seconds, sway, low_hz)
         s = _smooth(len(piece.roll))
         piece.lean[:] += s[:, None] * (np.asarray(lean) - self.lean)
         piece.roll[:] += s * roll
-        piece.arm[:] += s * (arm - self.arm)
-        self.lean, self.roll, self.arm = np.array(lean, float), self.roll + roll, arm
+        piece.arm[:] += s[:, None] * (np.asarray(arm) - self.arm)
+        self.lean, self.roll, self.arm = np.array(lean), self.roll + roll, np.array(arm)
         return piece
 
 
@@ -309,10 +364,22 @@ def _topple(start: float, rate: float, end: float, pull: float) -> tuple[FloatAr
     return np.array(theta), np.array(speed)
 
 
+def _turned(direction: FloatArray, angle: float) -> FloatArray:
+    """A horizontal direction (x, y) turned by `angle` rad."""
+    (x, y), c, s = direction, np.cos(angle), np.sin(angle)
+    return np.array([c * x - s * y, s * x + c * y])
+
+
 def _smooth(n: int) -> FloatArray:
     """0 to 1 by minimum jerk."""
     s = np.linspace(0.0, 1.0, n)
     return np.asarray(s**3 * (10.0 - 15.0 * s + 6.0 * s**2))
+
+
+def _soon(n: int, seconds: float) -> FloatArray:
+    """0 to 1 by minimum jerk within `seconds`, then 1; n samples."""
+    rise = _smooth(round(seconds * FINE_HZ))
+    return np.concatenate([rise, np.ones(max(0, n - len(rise)))])[:n]
 
 
 def _arc(n: int) -> FloatArray:
@@ -356,6 +423,7 @@ MOTIONS: dict[str, Callable[..., Piece]] = {
     "bend": Body.bend,
     "jump": Body.jump,
     "sit_down": Body.sit_down,
+    "collapse": Body.collapse,
     "get_up": Body.get_up,
     "lie_down": Body.lie_down,
     "turn_over": Body.turn_over,

@@ -5,6 +5,7 @@ The scores do not depend on how the samples are cut into blocks.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -23,6 +24,7 @@ from edge_rt.falls.line import Line, Samples, join
 HISTORY_S = 30.0
 # Samples kept back until a hop is due; reached only by stamps far denser than any accelerometer.
 MAX_PENDING = 4096
+FEW = 8  # samples: up to here one by one is cheaper than by array
 SATURATED = 0.998  # share of the range that counts as its end: two's complement stops one short
 
 
@@ -72,10 +74,11 @@ class FallDetector:
 
     def _begin(self) -> None:
         self._line: Line | None = None
+        self._single: list[tuple[int, float, float, float, int]] = []
         self._pending: list[Samples] = []
-        self._waiting = 0
         self._history: deque[Samples] = deque()
-        self._dropped = False
+        self._dropped = 0  # NOT_FINITE, for the next sample that is good
+        self._newest = 0
 
     @property
     def threshold(self) -> float:
@@ -99,56 +102,77 @@ class FallDetector:
         stamps. Raises ModelError when the engine fails.
         """
         t_s, acc_g = block
-        if not np.isfinite(acc_g).all() or not np.isfinite(t_s).all():
-            return self._push_finite(t_s, acc_g)
-        return self._push(t_s, acc_g)
-
-    def _push_finite(self, t_s: npt.NDArray[np.float64], acc_g: Float32Array) -> list[Hop]:
-        good = np.isfinite(acc_g).all(axis=1) & np.isfinite(t_s)
-        self.not_finite += int(len(good) - good.sum())
-        hops: list[Hop] = []
-        # Split where samples were dropped, so that the next good one carries the mark.
-        for part in np.split(np.arange(len(good)), np.nonzero(~good)[0]):
-            bad = len(part) > 0 and not good[part[0]]
-            self._dropped |= bad
-            kept = part[1:] if bad else part
-            if len(kept):
-                hops += self._push(t_s[kept], acc_g[kept])
-        return hops
-
-    def _push(self, t_s: npt.NDArray[np.float64], acc_g: Float32Array) -> list[Hop]:
-        hops: list[Hop] = []
+        # numpy's cost is by the call: for few samples plain numbers are ten times cheaper.
+        if len(t_s) <= FEW or not (np.isfinite(acc_g).all() and np.isfinite(t_s).all()):
+            return self._push_singly(t_s, acc_g)
+        hops = []
         for run in self._clock.place(t_s):
             if run.fresh:
-                hops += self._flush()
-                dropped = self._dropped
-                self._begin()
-                self._dropped = dropped
-                self._line = Line(self._bundle, self.manifest, int(run.ticks[0]))
-                self._newest = int(run.ticks[0])
-            samples = self._mark(run.ticks, acc_g[run.keep])
-            self._pending.append(samples)
-            self._waiting += len(run.ticks)
-            assert self._line is not None  # the first run of a clock is fresh
-            if self._newest >= self._line.due or self._waiting >= MAX_PENDING:
-                hops += self._flush()
+                hops += self._restart(int(run.ticks[0]))
+            self._seal()
+            self._pending.append(self._mark(run.ticks, acc_g[run.keep]))
+            hops += self._flush_if_due(int(run.ticks[-1]))
+        return hops
+
+    def _push_singly(self, t_s: npt.NDArray[np.float64], acc_g: Float32Array) -> list[Hop]:
+        hops: list[Hop] = []
+        for stamp, (x, y, z) in zip(t_s.tolist(), acc_g.tolist(), strict=True):
+            if not math.isfinite(stamp + x + y + z):
+                self.not_finite += 1
+                self._dropped = HopFlag.NOT_FINITE.value
+                continue
+            placed = self._clock.put(stamp)
+            if placed is None:
+                continue
+            tick, fresh = placed
+            if fresh:
+                hops += self._restart(tick)
+            mark, self._dropped = self._dropped, 0
+            if max(x, y, z, -x, -y, -z) >= self._limit_g:
+                mark |= HopFlag.SATURATED.value
+            if tick - self._newest > self._clock.gap_ticks:
+                mark |= HopFlag.BRIDGED.value
+            self._single.append((tick, x, y, z, mark))
+            hops += self._flush_if_due(tick)
         return hops
 
     def _mark(self, ticks: Ticks, acc_g: Float32Array) -> Samples:
         marks = (np.abs(acc_g) >= self._limit_g).any(axis=1) * np.int64(HopFlag.SATURATED)
         gap = np.diff(ticks, prepend=self._newest) > self._clock.gap_ticks
         marks |= gap * np.int64(HopFlag.BRIDGED)
-        if self._dropped:
-            marks[0] |= HopFlag.NOT_FINITE
-            self._dropped = False
-        self._newest = int(ticks[-1])
+        marks[0] |= self._dropped
+        self._dropped = 0
         return Samples(ticks, acc_g, marks)
 
+    def _restart(self, tick: int) -> list[Hop]:
+        hops = self._flush()
+        dropped = self._dropped
+        self._begin()
+        self._dropped, self._newest = dropped, tick
+        self._line = Line(self._bundle, self.manifest, tick)
+        return hops
+
+    def _flush_if_due(self, newest: int) -> list[Hop]:
+        self._newest = newest
+        assert self._line is not None  # the first sample of a clock starts a run
+        if newest >= self._line.due or len(self._single) >= MAX_PENDING:
+            return self._flush()
+        return []
+
+    def _seal(self) -> None:
+        """Turn samples that came singly into arrays."""
+        if self._single:
+            rows = np.array(self._single)  # float64 holds ticks of 285 years
+            ticks, marks = rows[:, 0].astype(np.int64), rows[:, 4].astype(np.int64)
+            self._pending.append(Samples(ticks, rows[:, 1:4].astype(np.float32), marks))
+            self._single = []
+
     def _flush(self) -> list[Hop]:
+        self._seal()
         if not self._pending or self._line is None:
             return []
         samples = join(self._pending)
-        self._pending, self._waiting = [], 0
+        self._pending = []
         self._history.append(samples)
         oldest = self._newest - round(HISTORY_S * TICKS_PER_S)
         while len(self._history) > 1 and self._history[1].ticks[0] < oldest:

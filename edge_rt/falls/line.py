@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -97,21 +98,18 @@ class Line:
             return []
         means, scores = self._score(buffer, ends - before)
         steady = signals.steady(ends - before - 1)
-        flags |= (ends < self._filled) * np.int64(HopFlag.WARMING)
         odd = steady.frozen & (steady.motion > MOVING_G) & (ends >= STEADY_S * self._rate_hz)
-        flags |= odd * np.int64(HopFlag.STUCK)
-        times = (edges / float(TICKS_PER_S) + origin_s).tolist()
-        gravity = zip(*steady.gravity.tolist(), strict=True)
+        more = odd * int(HopFlag.STUCK) + (ends < self._filled) * int(HopFlag.WARMING)
         hops = list(
             map(
                 Hop,
-                times,
+                (edges / float(TICKS_PER_S) + origin_s).tolist(),
                 scores,
                 means,
-                np.sqrt(peaks).tolist(),
+                peaks,
                 steady.motion.tolist(),
-                gravity,
-                flags.tolist(),
+                zip(*steady.gravity.tolist(), strict=True),
+                map(int.__or__, flags, more.tolist()),
             )
         )
         # Too few scores to smooth yet: nothing to decide on.
@@ -130,26 +128,25 @@ class Line:
             means.append(sum(recent) / len(recent))
         return means, scores
 
-    def _raw_by_hop(self, edges: Ticks) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Largest |a|^2 and marks of the raw samples of each hop; forgets those samples."""
-        cuts = np.searchsorted(self._ticks, edges, side="right")
-        starts = np.concatenate(([0], cuts[:-1]))
-        empty = starts == cuts
-        # One more element, for a start at the very end; reduceat has no empty segments.
-        peaks = np.maximum.reduceat(np.append(self._power, 0.0), starts)
-        flags = np.bitwise_or.reduceat(np.append(self._marks, 0), starts)
-        if len(self._ticks) > cuts[-1]:  # the last segment runs to the end of the array
-            peaks[-1] = self._power[starts[-1] : cuts[-1]].max(initial=0.0)
-            flags[-1] = np.bitwise_or.reduce(self._marks[starts[-1] : cuts[-1]])
-        # A hop that ends inside a gap was interpolated, though the sample behind it is to come.
-        closing = np.searchsorted(self._ticks, edges, side="left")
-        flags[empty] = 0
-        flags |= self._marks[closing] & int(HopFlag.BRIDGED)
-        if empty.any():  # rarer samples than hops: the peak is what the last sample said
-            peaks[empty] = np.append(self._newest, self._power)[starts[empty]]
-        last = int(cuts[-1])
-        if last:
-            self._newest = float(self._power[last - 1])
-        self._ticks, self._power = self._ticks[last:], self._power[last:]
-        self._marks = self._marks[last:]
+    def _raw_by_hop(self, edges: Ticks) -> tuple[list[float], list[int]]:
+        """Largest |a| and marks of the raw samples of each hop; forgets those samples."""
+        ticks, power, marks = self._ticks, self._power, self._marks
+        cuts: list[int] = np.searchsorted(ticks, edges, side="right").tolist()
+        peaks, begin = [], 0
+        for end in cuts:
+            if end > begin:
+                peak = float(power[begin:end].max())
+                self._newest = float(power[end - 1])
+            else:  # samples rarer than hops: what the last one said
+                peak = self._newest
+            peaks.append(math.sqrt(peak))
+            begin = end
+        flags = [0] * len(cuts)
+        if marks.any():
+            # A hop that ends inside a gap is interpolated, though the sample behind it is to come.
+            closing = np.searchsorted(ticks, edges, side="left")
+            flags = (marks[closing] & int(HopFlag.BRIDGED)).tolist()
+            for k, (start, end) in enumerate(zip([0, *cuts], cuts, strict=False)):
+                flags[k] |= int(np.bitwise_or.reduce(marks[start:end]))
+        self._ticks, self._power, self._marks = ticks[begin:], power[begin:], marks[begin:]
         return peaks, flags

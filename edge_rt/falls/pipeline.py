@@ -17,7 +17,7 @@ from edge_rt.core.types import SampleBlock
 
 log = logging.getLogger(__name__)
 
-# detector: samples to scores; alarm: scores to transitions; push: all of it, last sample to decision
+# samples to scores; one score to its transitions; last sample of a window to its decision
 STAGES = ("detector", "alarm", "push")
 # A source whose clock went back by less than this is late, by more it was started anew.
 REBASE_S = 5.0
@@ -143,6 +143,11 @@ class FallPipeline:
         """The alarm machine, to be read."""
         return self._machine
 
+    @property
+    def hops(self) -> int:
+        """How many windows were judged."""
+        return self._hops
+
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""
         last = self._last
@@ -174,9 +179,9 @@ class FallPipeline:
         now_s = self._machine.now_s
         if not self._started:
             self._started = True
-            # A fresh machine takes over the source's clock; one that has waited or been restored
-            # keeps its own, or the jump would eat up what is left of a cancel window.
-            if now_s > 0.0 or self._machine.incident is not None:
+            # The machine takes over the source's clock, but not with an incident at hand: the jump
+            # would eat up what is left of a cancel window.
+            if self._machine.incident is not None or hop.t_s < now_s:
                 self._offset_s = now_s - hop.t_s
         elif hop.t_s + self._offset_s < now_s - REBASE_S:
             self._offset_s = now_s - hop.t_s

@@ -18,7 +18,7 @@ from edge_rt.falls.body import FINE_HZ, MOTIONS, TIMED, Body, G, Piece
 
 NOISE_G = 0.005  # rms an axis; ADXL345 data sheet rev. G: about 1 LSB at 100 Hz
 LSB_G = 1 / 256  # ADXL345 at full resolution
-FOREARM_M = 0.55  # from the shoulder's turning point to the wrist, bent elbow
+FOREARM_M = 0.15  # half a forearm: it turns about the elbow at one time, about the hand at another
 
 # A motion, or a motion and its seconds.
 Script = Sequence[tuple[str, float] | str]
@@ -34,6 +34,7 @@ ACTIVITIES: dict[str, Script] = {
     "sitting": (("stand", 6.0), "sit_down", ("sit", 5.0), "get_up", ("stand", 5.0)),
     "lying": (("stand", 6.0), "sit_down", ("sit", 2.0), "lie_down", ("lie", 5.0), "turn_over",
               ("lie", 4.0), "get_up", ("stand", 4.0)),
+    "collapsing": (("stand", 6.0), "collapse", ("sit", 8.0)),
     "stumbling": (("walk", 8.0), "stumble", ("walk", 8.0)),
     "bending": (("stand", 6.0), "bend", ("stand", 5.0), "bend", ("stand", 4.0)),
     "jumping": (("stand", 7.0), "jump", ("stand", 6.0)),
@@ -145,14 +146,17 @@ def _felt(piece: Piece, placement: str) -> FloatArray:
     if placement == "waist":
         return _roll(_unlean(force, piece.lean), piece.roll)
     # The arm carries part of the trunk's shock, and what the hand meets by itself.
-    force[:, :] = 0.6 * piece.acc + piece.hand
+    force[:, :] = 0.5 * piece.acc + piece.hand
     force[:, 2] += G
     body = _roll(_unlean(force, piece.lean), piece.roll)
-    c, s = np.cos(piece.arm), np.sin(piece.arm)
-    x, z = c * body[:, 0] + s * body[:, 2], -s * body[:, 0] + c * body[:, 2]
-    rate = np.gradient(piece.arm) * FINE_HZ if len(piece.arm) > 1 else np.zeros(1)
-    swing = np.gradient(rate) * FINE_HZ if len(rate) > 1 else np.zeros(1)
-    return np.stack([x + FOREARM_M * swing, body[:, 1], z + FOREARM_M * rate**2], axis=1)
+    # The forearm's axis leans away from where the hand goes.
+    forearm = _unlean(body, -piece.arm)
+    if len(piece.arm) > 1:
+        # What counts is how the forearm turns in the world: one that keeps hanging does not.
+        rate = np.gradient(piece.arm - piece.lean, axis=0) * FINE_HZ
+        forearm[:, :2] += FOREARM_M * np.gradient(rate, axis=0) * FINE_HZ
+        forearm[:, 2] += FOREARM_M * (rate * rate).sum(axis=1)
+    return forearm
 
 
 def _unlean(force: FloatArray, lean: FloatArray) -> FloatArray:

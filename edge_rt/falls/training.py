@@ -6,7 +6,9 @@ at once, and gives the same numbers window by window.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -74,11 +76,9 @@ def tensorflow() -> Any:
         raise InputError(
             "training needs TensorFlow, which is not installed; run: pip install 'edge-rt[train]'"
         ) from None
-    try:
+    with contextlib.suppress(RuntimeError):  # already running: an earlier call has set it
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        pass  # already running: the first call of this process has set it
     tf.config.experimental.enable_op_determinism()
     return tf
 
@@ -193,14 +193,21 @@ def convert(model: Any, bank: Bank, use: Sequence[int], seed: int) -> Networks:
     channels = bank.rows.shape[3]
     window = network(tf, GRID.window, channels, 1)
     window.set_weights(model.get_weights())
-    float32 = tf.lite.TFLiteConverter.from_keras_model(window).convert()
+    float32 = _quietly(tf.lite.TFLiteConverter.from_keras_model(window))
     calibration = _calibration(bank, use, seed)
     converter = tf.lite.TFLiteConverter.from_keras_model(window)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([w[None, None]] for w in calibration)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
-    return Networks(converter.convert(), float32)
+    return Networks(_quietly(converter), float32)
+
+
+def _quietly(converter: Any) -> bytes:
+    # Keras prints a page about the graph it exports, through standard output: ours carries JSON.
+    with contextlib.redirect_stdout(io.StringIO()):
+        model: bytes = converter.convert()
+    return model
 
 
 def _calibration(bank: Bank, use: Sequence[int], seed: int, n: int = 400) -> Float32Array:

@@ -1,10 +1,10 @@
 """What travels over the control socket: one JSON object a line, both ways.
 
-    -> {"id": 1, "command": "arm", "args": {"what": "faces"}}
-    <- {"id": 1, "result": {...}}                             the answer
-    <- {"id": 1, "error": {"kind": "...", "message": "..."}}  or a refusal
-    <- {"id": 1, "item": {...}}                               a stream: many of these ...
-    <- {"id": 1, "result": {...}}                             ... and an end
+-> {"id": 1, "command": "arm", "args": {"what": "faces"}}
+<- {"id": 1, "result": {...}}                             the answer
+<- {"id": 1, "error": {"kind": "...", "message": "..."}}  or a refusal
+<- {"id": 1, "item": {...}}                               a stream: many of these ...
+<- {"id": 1, "result": {...}}                             ... and an end
 """
 
 from __future__ import annotations

@@ -193,6 +193,9 @@ class Recorder:
             batch = list(islice(self._pending, MAX_BATCH))
         stored = events.append([event for event, _ in batch], again=again) if batch else []
         sealed = [place.event for place in stored]
+        with self._lock:
+            self._storage, self._error = "ok", ""
+        self._teller.hurry(False)
         self._teller.committed(sealed)
         for event, (_, ticket) in zip(sealed, batch, strict=True):
             ticket.set_result(event)
@@ -202,11 +205,9 @@ class Recorder:
                 self._alarms -= event.lane is Lane.ALARM
         self._tell_own(events)
         with self._lock:
-            self._storage, self._error = "ok", ""
             self._place = (events.last_sequence, events.logid, events.used_bytes())
             calls, self._calls = self._calls, deque()
             self._written.notify_all()
-        self._teller.hurry(False)
         for function, future in calls:
             _answer(function, future, events)
 

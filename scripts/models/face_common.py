@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+MODEL, GOLDEN = "model.tflite", "golden.npz"
+
+# int8 heads: what a head emits is squeezed into relu6's 0..6, so that its 256 steps lie where
+# faces are and the background's extremes (pixels and logits in the thousands) do not stretch them.
+SCORE_SCALE, SCORE_OFFSET = 4.0, 3.0  # logit = (output - 3) * 4: -12..12
+BOX_SCALE, BOX_OFFSET = 40.0, 2.25  # pixels = (output - 2.25) * 40: -90..150
 
 
 class Package(NamedTuple):
@@ -94,3 +103,56 @@ def to_float(model: Any) -> bytes:
     import tensorflow as tf
 
     return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+
+
+def apart(function: Callable[..., bytes], *arguments: Any) -> bytes:
+    """Call in a process of its own: tflite-runtime fails in one that has loaded TensorFlow."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
+        return child.submit(function, *arguments).result()
+
+
+def write_bundle(
+    folder: Path,
+    manifest: dict[str, Any],
+    model: bytes,
+    pictures: npt.NDArray[Any],
+    card: str,
+) -> None:
+    """Write a complete bundle: model, golden vectors, card, manifest.
+
+    pictures: uint8 (cases, height, width, 3) in the model's colour order. The expected outputs are
+    LiteRT's; the tolerance is the largest difference that any installed engine shows, and one step.
+    """
+    from edge_rt.adapters.bundle_files import write_manifest
+    from edge_rt.adapters.tflite import Interpreter, installed_engines
+
+    spec = manifest["input"]
+    (folder / MODEL).write_bytes(model)
+    (folder / "CARD.md").write_text(card, encoding="utf-8")
+    results = {}
+    for engine in ("litert", *sorted(set(installed_engines()) - {"litert"})):
+        interpreter = Interpreter(model, engine)
+        table = interpreter.quantize(
+            np.linspace(spec.get("low", 0.0), spec.get("high", 255.0), 256)
+        )
+        raw = table[pictures.astype(np.uint8)]
+        results[engine] = [interpreter.invoke(r[np.newaxis]) for r in raw]
+    outputs = [np.concatenate(column) for column in zip(*results["litert"], strict=True)]
+    worst = 0.0
+    for found in results.values():
+        for k, column in enumerate(zip(*found, strict=True)):
+            gap = np.concatenate(column).astype(np.float64) - outputs[k].astype(np.float64)
+            worst = max(worst, float(np.abs(gap).max()))
+    named = {f"output_{k}": column for k, column in enumerate(outputs)}
+    np.savez_compressed(folder / GOLDEN, input_0=raw, **named)
+    print(f"{manifest['name']}: {len(model)} bytes, engines differ by {worst:g} at most")
+    manifest = {**manifest, "golden": {"file": GOLDEN, "tolerance": worst + 1.0}}
+    write_manifest(folder, manifest)
+
+
+def share(hits: int, n: int) -> str:
+    """A proportion in per cent with its 95 % interval, for a card."""
+    from edge_rt.evaluation.stats import wilson
+
+    low, high = wilson(hits, n)
+    return f"{100 * hits / n:.2f} % ({100 * low:.2f}-{100 * high:.2f}, {hits}/{n})"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_rt.cli import COMMANDS, SECTIONS
+from edge_rt.cli import COMMANDS, SECTIONS, main
 
 
 def edge_rt(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -55,10 +55,9 @@ def test_help_imports_no_command() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_command_has_help(name: str) -> None:
-    done = edge_rt(name, "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"Usage: edge-rt {name}")
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: edge-rt {name}")
 
 
 def test_version() -> None:
@@ -90,15 +89,18 @@ def test_wrong_words_are_one_line_with_a_hint() -> None:
         ("disarm", "faces"),
         ("events", "--follow"),
         ("face", "list"),
+        ("face", "verify"),
+        ("face", "enrol", "ann"),
         ("face", "remove", "ann"),
     ],
 )
 def test_without_a_daemon_the_socket_and_the_remedy_are_named(
-    tmp_path: Path, words: tuple[str, ...]
+    tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    remedy = "edge-rt run --config FILE"
-    socket = str(tmp_path / "control.sock")
-    assert_one_line(edge_rt(*words, "--run-dir", tmp_path), 5, socket, remedy)
+    assert main([*words, "--run-dir", str(tmp_path)]) == 5
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert f"{tmp_path}/control.sock" in err and "edge-rt run --config FILE" in err
 
 
 def test_run_dir_comes_from_the_environment_and_errors_as_json(tmp_path: Path) -> None:
@@ -128,3 +130,33 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
     )
     assert done.stderr == ""
     assert done.stdout.strip() in ("0", "141")  # 0 when help fitted into the pipe in time
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[fals]\nenabled = true\n", "did you mean 'falls'"),
+        ("[falls]\nbundel = 'x'\n", "did you mean 'bundle'"),
+        ("falls = 3\n", "falls"),
+        ("[falls\n", "not valid TOML"),
+        ("[runtime]\nthreads = 99\n", "runtime.threads"),
+    ],
+)
+def test_a_wrong_config_is_one_line_that_names_file_and_key(
+    tmp_path: Path, text: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    for command in (["run", "--check"], ["run"], ["doctor"]):
+        assert main([*command, "--config", str(path)]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1
+        assert str(path) in err and words in err
+
+
+def test_run_check_accepts_an_empty_config_and_starts_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.touch()
+    done = edge_rt("run", "--config", path, "--check")
+    assert (done.returncode, done.stdout) == (0, f"{path}: ok\n")
+    assert_one_line(edge_rt("run", "--config", tmp_path / "gone"), 2, "gone: No such file")

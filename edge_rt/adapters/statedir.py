@@ -1,0 +1,73 @@
+"""The state folder: private, and used by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from edge_rt.core.errors import DaemonError, StorageError
+
+LOCK_NAME = "state.lock"
+
+
+class StateDir:
+    """Holds the state folder's lock from construction to close(); also a context manager.
+
+    The folder is made if need be and is mode 0700 afterwards. The kernel drops the lock (flock(2))
+    with the process, however that ends; programs that it starts do not inherit it.
+    Raises StorageError for a folder that cannot be used, DaemonError if another process has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o700)
+            handle = _open_lock(path / LOCK_NAME)
+        except OSError as error:
+            raise StorageError(
+                f"{path}: {error.strerror}; the state folder must be writable by uid {os.geteuid()}"
+            ) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+            os.close(handle)
+            raise DaemonError(
+                f"{path}: in use by process {owner or '?'}; stop that first"
+            ) from None
+        self._handle = handle
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without the note
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Let go of the lock; safe to call twice."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> StateDir:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open_lock(path: Path) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    except OSError:
+        # On a read-only disk the daemon still has to watch: an existing file can be locked too.
+        return os.open(path, os.O_RDONLY | flags)

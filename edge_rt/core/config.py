@@ -1,0 +1,224 @@
+"""The configuration: frozen, typed, units in the names; an unknown key is an error.
+
+`parse_config` is pure; reading the file is the caller's. Every section has defaults, so the
+smallest valid file is an empty one: it watches a simulated wearer and opens no camera.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edge_rt.core.errors import ConfigError
+from edge_rt.core.manifest import Struct
+from edge_rt.core.unlock import UnlockRules
+
+# A fleet or device name becomes a topic level and an ACL entry: no separator, no wildcard.
+TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class DeviceConfig(Struct, frozen=True):
+    """Who this device is: the `source` of its events and its topics."""
+
+    fleet: TopicName = "home"
+    name: TopicName = "edge-rt"
+
+
+class RuntimeConfig(Struct, frozen=True):
+    """Engine, threads and places.
+
+    engine      auto, litert or tflite-runtime
+    threads     of one interpreter; small models are slower with more than one
+    event_log_max_mb  size bound of the event log; 64 MB is about 200,000 events
+    """
+
+    engine: str = "auto"
+    threads: Annotated[int, Meta(ge=1, le=4)] = 1
+    state_dir: str = "/var/lib/edge-rt"
+    run_dir: str = "/run/edge-rt"
+    event_log_max_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
+
+
+# ---- accelerometers ----
+
+
+class SimulatedAccelerometer(Struct, tag_field="driver", tag="simulated", frozen=True):
+    """A seeded physical simulation of a wearer, for trying out. scene: see falls.simulate."""
+
+    seed: int = 1
+    rate_hz: Positive = 50.0
+    scene: str = "walking"
+    repeat: bool = True
+    speed: Positive = 1.0
+
+
+class ReplayedAccelerometer(Struct, tag_field="driver", tag="replay", frozen=True):
+    """A trials/1 file. trial: its id (the first one if empty); repeat: start over at the end."""
+
+    file: str
+    trial: str = ""
+    repeat: bool = False
+    speed: Positive = 1.0
+
+
+class AlarmConfig(Struct, frozen=True):
+    """What a household may choose of the alarm; the rest is `core.fall_rules`.
+
+    cancel_window_s     from pre-alarm to alarm, for one who moves
+    escalated_window_s  the same for one who lies still
+    cancel_on_recovery  walking upright again cancels the pre-alarm by itself
+    """
+
+    cancel_window_s: Annotated[float, Meta(ge=5, le=120)] = 20.0
+    escalated_window_s: Annotated[float, Meta(ge=5, le=120)] = 10.0
+    cancel_on_recovery: bool = False
+
+
+class FallConfig(Struct, frozen=True):
+    """Fall detection.
+
+    bundle     factory name or folder of a bundle of task "fall"
+    threshold  overrides the bundle's, within the bundle's own bounds
+    stamps     "even": the sensor stamps its samples; "arrival": stamps are arrival times
+    lost_s     a sensor silent for so long is lost; an event and a red status follow
+    """
+
+    enabled: bool = True
+    bundle: str = "fall-waist"
+    threshold: float | None = None
+    stamps: Literal["even", "arrival"] = "even"
+    lost_s: Positive = 2.0
+    source: SimulatedAccelerometer | ReplayedAccelerometer = SimulatedAccelerometer()
+    alarm: AlarmConfig = AlarmConfig()
+
+
+# ---- cameras ----
+
+
+class OpenCVCamera(Struct, tag_field="driver", tag="opencv", frozen=True):
+    """A V4L2 camera. device: number or path."""
+
+    device: str = "/dev/video0"
+    width: Count = 640
+    height: Count = 480
+    rate_hz: Positive = 15.0
+    format: str = "MJPG"
+
+
+class ReplayedCamera(Struct, tag_field="driver", tag="replay", frozen=True):
+    """A video file, or a folder of pictures."""
+
+    file: str
+    repeat: bool = False
+    speed: Positive = 1.0
+
+
+class DemoCamera(Struct, tag_field="driver", tag="demo", frozen=True):
+    """A clip made of the photographs that come with edge_rt: their owner, then strangers."""
+
+    seed: int = 1
+    speed: Positive = 1.0
+
+
+class FaceConfig(Struct, frozen=True):
+    """Face unlock.
+
+    armed        look from the start; while disarmed nothing is captured
+    distance     overrides the embedder bundle's threshold, within the bundle's own bounds
+    template_key credential name ($CREDENTIALS_DIRECTORY) or path of a 0600 file; empty: a key
+                 made at first use inside the state folder
+    hang_s       a worker silent for so long is killed and replaced
+    memory_mb    a worker that grows beyond this is replaced (a leak must not starve falls)
+    """
+
+    enabled: bool = False
+    armed: bool = True
+    detect: str = "face-detect"
+    embed: str = "face-embed"
+    distance: float | None = None
+    template_key: str = ""
+    hang_s: Positive = 5.0
+    memory_mb: Annotated[int, Meta(ge=64, le=2048)] = 256
+    camera: OpenCVCamera | ReplayedCamera | DemoCamera = OpenCVCamera()
+    rules: UnlockRules = UnlockRules()
+
+
+class LogActuator(Struct, tag_field="driver", tag="log", frozen=True):
+    """Writes what it would do to the service log: for trying out, and for locks without
+    liveness."""
+
+
+class OutputConfig(Struct, frozen=True):
+    """What acts in the room."""
+
+    siren: LogActuator = LogActuator()
+    lock: LogActuator = LogActuator()
+
+
+class Config(Struct, frozen=True):
+    """The whole file."""
+
+    device: DeviceConfig = DeviceConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    falls: FallConfig = FallConfig()
+    faces: FaceConfig = FaceConfig()
+    outputs: OutputConfig = OutputConfig()
+
+
+def parse_config(text: bytes | str, where: str) -> Config:
+    """Decode a configuration; `where` names the file in errors.
+
+    Raises ConfigError that names the file, the key and, for an unknown one, the nearest valid key.
+    """
+    try:
+        config: Config = msgspec.toml.decode(text, type=Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(str(error))}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from None
+    return config
+
+
+_UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<path>[^`]*)`)?")
+_AT = re.compile(r"(?P<what>.*) - at `\$\.?(?P<path>[^`]*)`")
+
+
+def _explain(message: str) -> str:
+    unknown = _UNKNOWN.search(message)
+    if unknown:
+        key, path = unknown["key"], unknown["path"] or ""
+        valid = sorted(_keys_at(path))
+        near = difflib.get_close_matches(key, valid, 1, 0.5)
+        remedy = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
+        return f"unknown key {key!r} in {_section(path)}; {remedy}"
+    at = _AT.fullmatch(message)
+    if at:
+        return f"{at['path']}: {at['what']}; correct this value"
+    return message
+
+
+def _section(path: str) -> str:
+    return f"[{path}]" if path else "the top level"
+
+
+def _keys_at(path: str) -> set[str]:
+    """Names allowed in the section; for a choice of drivers, those of all of them."""
+    types: list[Any] = [Config]
+    for step in filter(None, path.split(".")):
+        types = [
+            member
+            for kind in types
+            for field in msgspec.structs.fields(kind)
+            if field.encode_name == step
+            for member in (typing.get_args(field.type) or (field.type,))
+            if isinstance(member, type) and issubclass(member, msgspec.Struct)
+        ]
+    names = {field.encode_name for kind in types for field in msgspec.structs.fields(kind)}
+    return names | {"driver" for kind in types if kind.__struct_config__.tag_field == "driver"}

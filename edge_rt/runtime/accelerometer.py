@@ -1,0 +1,70 @@
+"""The reading thread of an accelerometer: opens it, reads it, opens it again when it is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from edge_rt.core.errors import SensorError
+from edge_rt.core.types import Accelerometer, SampleBlock
+
+log = logging.getLogger(__name__)
+
+READ_TIMEOUT_S = 0.5
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0)  # a sensor that is plugged back in is found within 2 s
+
+
+class AccelerometerReader:
+    """Feeds what a sensor delivers to three callbacks, all called in the reader's thread.
+
+    on_block  a block of samples
+    on_lost   why the sensor cannot be read; told once for each loss
+    on_end    a recording is over; nothing comes after it
+    """
+
+    def __init__(
+        self,
+        source: Accelerometer,
+        on_block: Callable[[SampleBlock], Any],
+        on_lost: Callable[[str], Any],
+        on_end: Callable[[], Any],
+    ) -> None:
+        self._source = source
+        self._on_block = on_block
+        self._on_lost = on_lost
+        self._on_end = on_end
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="accelerometer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; a thread stuck in a driver is left behind (it is a daemon thread)."""
+        self._stopping.set()
+        self._thread.join(2 * READ_TIMEOUT_S)
+
+    def _run(self) -> None:
+        losses = 0
+        while not self._stopping.is_set():
+            try:
+                self._source.open()
+                while not self._stopping.is_set():
+                    block = self._source.read(READ_TIMEOUT_S)
+                    if block is not None:
+                        losses = 0
+                        self._on_block(block)
+            except EOFError:
+                self._on_end()
+                return
+            except SensorError as error:
+                if losses == 0:
+                    log.error("accelerometer: %s", error)
+                    self._on_lost(str(error))
+                self._stopping.wait(BACKOFF_S[min(losses, len(BACKOFF_S) - 1)])
+                losses += 1
+            finally:
+                self._source.close()

@@ -1,0 +1,309 @@
+"""The daemon: puts the parts together, starts them in order, stops them in reverse."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from edge_rt import __version__
+from edge_rt.adapters.eventlog import EventLog
+from edge_rt.adapters.statedir import StateDir
+from edge_rt.adapters.statefile import StateFile
+from edge_rt.bundle import Bundle, open_bundle
+from edge_rt.core.config import Config, SimulatedAccelerometer, parse_config
+from edge_rt.core.errors import ConfigError, InputError, ManifestError, StorageError
+from edge_rt.core.fall import State, rules_for
+from edge_rt.core.manifest import FallManifest
+from edge_rt.core.types import Announce
+from edge_rt.core.unlock import Counters, UnlockMachine, penalised
+from edge_rt.core.wire import source_of
+from edge_rt.falls.detector import FallDetector
+from edge_rt.falls.pipeline import FallPipeline
+from edge_rt.runtime.actuators import Siren, make_lock, make_siren
+from edge_rt.runtime.clock import clock_trusted
+from edge_rt.runtime.commands import Commands
+from edge_rt.runtime.control import ControlServer
+from edge_rt.runtime.face_service import FaceService
+from edge_rt.runtime.fall_service import FallService
+from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME, UNLOCK_NAME
+from edge_rt.runtime.recorder import Recorder
+from edge_rt.runtime.restoring import finish_restore
+from edge_rt.runtime.saver import LatestSaver
+from edge_rt.runtime.sources import make_accelerometer
+from edge_rt.runtime.stamps import Stamps, read_boot_id
+from edge_rt.runtime.teller import Notice
+
+log = logging.getLogger(__name__)
+
+CLOSE_S = 3.0  # systemd waits longer; a disk that takes longer than this is sick
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file. Raises ConfigError, also when it cannot be read."""
+    try:
+        return parse_config(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; name a configuration file") from None
+
+
+def run(config_path: Path) -> int:
+    """Run until SIGTERM or SIGINT. Raises what `Daemon.start` raises."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+    config = load_config(config_path)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    daemon = Daemon(config)
+    try:
+        daemon.start()
+        stop.wait()
+    finally:
+        daemon.close()
+    return 0
+
+
+class Daemon:
+    """One device. `start` once, `close` once."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._born_s = time.monotonic()
+        self._ready_s = 0.0
+        self._stack = ExitStack()
+        self._recorder: Recorder | None = None
+        self._falls: FallService | None = None
+        self._faces: FaceService | None = None
+        self._savers: list[LatestSaver[Any]] = []
+        self._engine = ""
+
+    def start(self) -> None:
+        """Open state, models and sensors, then the control socket.
+
+        Raises ConfigError, InputError, PublisherError for what a person must mend first, and
+        StorageError when the state folder cannot be used at all. A sensor that is absent, a camera
+        that is absent and a full disk are not among them: the daemon runs and says so.
+        """
+        config = self.config
+        state = self._stack.enter_context(StateDir(Path(config.runtime.state_dir)))
+        finish_restore(state.path)
+        stamps = Stamps(
+            source_of(config.device.fleet, config.device.name),
+            read_boot_id(),
+            clock_trusted=clock_trusted,
+        )
+        recorder = self._start_recorder(state.path, stamps)
+        if config.falls.enabled:
+            self._falls = self._make_falls(state.path, recorder)
+        if config.faces.enabled:
+            self._faces = self._make_faces(state.path, recorder, stamps.boot_id)
+        recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
+        for service in (self._falls, self._faces):
+            if service is not None:
+                self._stack.callback(service.close)
+                service.start()
+        table = Commands(
+            recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
+        ).table()
+        server = ControlServer(Path(config.runtime.run_dir), table, _group_of(state.path))
+        server.start()
+        self._stack.callback(server.close)
+        self._ready_s = time.monotonic() - self._born_s
+        log.info("ready after %.2f s; engine %s", self._ready_s, self._engine or "none")
+
+    def close(self) -> None:
+        """Stop everything; what was announced is written if the disk lets us."""
+        if self._recorder is not None and self._ready_s:
+            self._recorder.announce("device", "stopped", {"uptime_s": round(self._uptime_s(), 1)})
+        self._stack.close()
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able: what the daemon sees and does now."""
+        assert self._recorder is not None
+        return {
+            "device": {"fleet": self.config.device.fleet, "name": self.config.device.name},
+            "version": __version__,
+            "engine": self._engine,
+            "uptime_s": round(self._uptime_s(), 3),
+            "ready_s": round(self._ready_s, 3),
+            "pid": os.getpid(),
+            "clock_trusted": clock_trusted(),
+            "problems": self._problems(),
+            "falls": self._falls.status() if self._falls else None,
+            "faces": self._faces.status() if self._faces else None,
+            "storage": self._recorder.status()._asdict(),
+        }
+
+    def _uptime_s(self) -> float:
+        return time.monotonic() - self._born_s
+
+    def _problems(self) -> list[str]:
+        """What a person should look at; empty on a healthy device."""
+        assert self._recorder is not None
+        found = []
+        storage = self._recorder.status()
+        if storage.storage == "failing":
+            found.append(f"storage: {storage.error} ({storage.pending} events kept in memory)")
+        found += [f"storage: {saver.problem}" for saver in self._savers if saver.problem]
+        if self._falls is not None:
+            falls = self._falls.status()
+            if falls["sensor"] == "lost":
+                found.append(f"accelerometer: {falls['sensor_detail']}")
+            if falls["problem"]:
+                found.append(f"falls: {falls['problem']}")
+        if self._faces is not None and (problem := self._faces.status()["problem"]):
+            found.append(f"faces: {problem}")
+        return found
+
+    # ---- parts ----
+
+    def _start_recorder(self, folder: Path, stamps: Stamps) -> Recorder:
+        max_bytes = self.config.runtime.event_log_max_mb * 1024 * 1024
+        path = folder / EVENTS_NAME
+        recorder = Recorder(
+            # Nothing reads the log for others yet, so nothing pins what is in it.
+            lambda draft, check: EventLog(
+                path, draft, max_bytes=max_bytes, pinned=False, check=check
+            ),
+            stamps,
+        )
+        self._recorder = recorder
+        self._stack.callback(recorder.close, CLOSE_S)
+        return recorder
+
+    def _make_falls(self, folder: Path, recorder: Recorder) -> FallService:
+        config = self.config.falls
+        bundle = self._open(config.bundle)
+        manifest = bundle.manifest
+        if not isinstance(manifest, FallManifest):
+            raise ManifestError(f"bundle {config.bundle} is not a fall model; see falls.bundle")
+        profile: dict[str, float | bool] = {
+            "cancel_window_s": config.alarm.cancel_window_s,
+            "escalated_window_s": config.alarm.escalated_window_s,
+            "cancel_on_recovery": config.alarm.cancel_on_recovery,
+        }
+        if config.threshold is not None:
+            profile["threshold"] = config.threshold
+        try:
+            rules = rules_for(manifest, **profile)
+        except ValueError as error:
+            raise ConfigError(f"[falls]: {error}; correct the configuration") from None
+        source = make_accelerometer(config.source, manifest.decision.placement)
+        detector = FallDetector(
+            bundle, rate_hz=source.rate_hz, range_g=source.range_g, stamps=config.stamps
+        )
+        pipeline = FallPipeline(
+            detector,
+            rules,
+            lambda: uuid.uuid4().hex,
+            range_g=source.range_g,
+            simulated=isinstance(config.source, SimulatedAccelerometer),
+        )
+        siren = make_siren(self.config.outputs.siren)
+        saver = self._restore(pipeline, folder, siren)
+        recorder.listen(_siren_follows(siren), urgent=True)
+        return FallService(
+            pipeline,
+            source,
+            _announcer(recorder, f"{manifest.name} {manifest.version}"),
+            saver.save,
+            time.monotonic,
+            lost_s=config.lost_s,
+            speed=config.source.speed,
+        )
+
+    def _restore(
+        self, pipeline: FallPipeline, folder: Path, siren: Siren
+    ) -> LatestSaver[dict[str, Any]]:
+        file = StateFile[dict[str, Any]](folder / FALL_NAME, dict[str, Any])
+        try:
+            if (saved := file.load()) is not None:
+                pipeline.restore(saved)
+        except StorageError as error:
+            log.error("the alarm machine starts afresh: %s", error)
+            file.file.set_aside()
+        if pipeline.machine.state is State.ALARM:
+            log.warning("an alarm from before the restart is still open")
+            siren.sound("alarm")
+        saver = LatestSaver(file, "fall state")
+        self._savers.append(saver)
+        self._stack.callback(saver.close)
+        return saver
+
+    def _make_faces(self, folder: Path, recorder: Recorder, boot_id: str) -> FaceService:
+        config = self.config.faces
+        file = StateFile(folder / UNLOCK_NAME, Counters)
+        try:
+            counters = file.load() or Counters()
+        except StorageError as error:
+            log.error("the unlock counters start from the longest lockout: %s", error)
+            file.file.set_aside()
+            counters = penalised(config.rules)
+        machine = UnlockMachine(
+            config.rules, counters, file.save, boot_id=boot_id, now_s=time.monotonic()
+        )
+        return FaceService(
+            [str(folder), _as_json(self.config)],
+            machine,
+            _announcer(recorder, None),
+            make_lock(self.config.outputs.lock),
+            time.monotonic,
+            hang_s=config.hang_s,
+            memory_mb=config.memory_mb,
+            armed=config.armed,
+        )
+
+    def _open(self, name: str) -> Bundle:
+        """A bundle from a file that a person named is first tried in a process that may crash."""
+        runtime = self.config.runtime
+        bundle = open_bundle(name, runtime.engine, runtime.threads)
+        bundle.interpreter.warm_up()
+        self._engine = bundle.interpreter.engine
+        return bundle
+
+
+def _announcer(recorder: Recorder, model: str | None) -> Announce:
+    def announce(kind: str, what: str, data: Mapping[str, Any]) -> None:
+        recorder.announce(kind, what, data, model_version=model)
+
+    return announce
+
+
+_SIREN = {"prealarm": "prealarm", "alarm": "alarm"}
+_QUIET = frozenset({"cancelled", "resolved"})
+
+
+def _siren_follows(siren: Siren) -> Callable[[Notice], None]:
+    def listener(notice: Notice) -> None:
+        if notice.event.kind != "fall":
+            return
+        if notice.event.what in _SIREN:
+            siren.sound(_SIREN[notice.event.what])
+        elif notice.event.what in _QUIET:
+            siren.silence()
+
+    return listener
+
+
+def _group_of(folder: Path) -> int:
+    """The service's group may use the control socket."""
+    return os.stat(folder).st_gid
+
+
+def _as_json(config: Config) -> str:
+    import msgspec
+
+    return msgspec.json.encode(config).decode()
+
+
+__all__ = ["Daemon", "InputError", "load_config", "run"]

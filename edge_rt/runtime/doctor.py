@@ -1,0 +1,389 @@
+"""Examination of this device: engine, models, sensors, rights, disk, clock, temperature.
+
+Each check looks at one thing and says what it found and what to do about it; none changes anything
+but for a test file that it removes again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from edge_rt.adapters.probe import probe
+from edge_rt.adapters.tflite import ENGINES, choose_engine, installed_engines
+from edge_rt.bundle import factory_bundles, locate
+from edge_rt.core.config import Config
+from edge_rt.core.errors import DaemonError, EdgeRtError
+from edge_rt.runtime.client import Client
+from edge_rt.runtime.clock import clock_trusted
+
+State = Literal["ok", "warning", "failed"]
+
+MB = 1024 * 1024
+FIRST_YEAR = 2025  # edge_rt did not exist before: an earlier clock was never set
+FULL_MB = 32  # below this SQLite's WAL and a backup no longer fit beside the log
+SLOW_SYNC_S = 0.5  # an alarm is announced after at most 0.2 s even when the disk stalls
+LITTLE_MB = 130  # the budget of all our processes together
+HOT_C, LIMIT_C = 80.0, 85.0  # a Pi lowers its clock from 80 and harder from 85 degrees Celsius
+SENSOR_WAIT_S = 2.0
+
+
+class Check(NamedTuple):
+    """One line: `name  state  found`, and what to do unless it is ok."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def examine(config: Config) -> Iterator[Check]:
+    """All checks, one after the other; a check that fails unexpectedly is itself a failed line."""
+    daemon = _running(Path(config.runtime.run_dir))
+    checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
+        ("python", check_python),
+        ("engine", lambda: check_engine(config.runtime.engine)),
+        ("models", lambda: check_models(config)),
+        ("daemon", lambda: check_daemon(daemon)),
+        ("accelerometer", lambda: check_accelerometer(config, daemon)),
+        ("camera", lambda: check_camera(config, daemon)),
+        ("permissions", lambda: check_permissions(config)),
+        ("state", lambda: check_state(Path(config.runtime.state_dir))),
+        ("disk", lambda: check_disk(config)),
+        ("template key", lambda: check_template_key(config)),
+        ("clock", lambda: check_clock(datetime.now(UTC), clock_trusted())),
+        ("memory", check_memory),
+        ("temperature", check_temperature),
+    ]
+    for name, check in checks:
+        try:
+            yield from check()
+        except EdgeRtError as error:
+            yield Check(name, "failed", str(error), "mend what the message names")
+        except OSError as error:
+            yield Check(name, "failed", f"{error.filename or ''}: {error.strerror}", "see above")
+
+
+# ---- software ----
+
+
+def check_python() -> Iterator[Check]:
+    """The interpreter is one that edge_rt is tested with."""
+    found = f"{platform.python_version()} on {platform.machine()}, numpy {version('numpy')}"
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        yield Check("python", "ok", found)
+    else:
+        yield Check("python", "warning", found, "use Python 3.11, 3.12 or 3.13")
+
+
+def check_engine(name: str) -> Iterator[Check]:
+    """The chosen engine can be used with this numpy."""
+    try:
+        chosen = choose_engine(name)
+    except EdgeRtError as error:
+        yield Check("engine", "failed", str(error), "install or choose another engine")
+        return
+    others = [f"{e} {_version(e)}" for e in installed_engines() if e != chosen]
+    found = f"{chosen} {_version(chosen)}" + (
+        f" (also here: {', '.join(others)})" if others else ""
+    )
+    if chosen == "tflite-runtime" and platform.machine() in ("x86_64", "aarch64"):
+        remedy = "for several times the speed: pip install 'edge-rt[litert]'"
+        yield Check("engine", "warning", found, remedy)
+    else:
+        yield Check("engine", "ok", found)
+
+
+def _version(engine: str) -> str:
+    try:
+        return version(ENGINES[engine][1])
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+def check_models(config: Config) -> Iterator[Check]:
+    """Every factory and every configured bundle loads, agrees with itself and is fast enough."""
+    folders = dict(factory_bundles())
+    if not folders:
+        yield Check("models", "failed", "no factory bundles in the package", "reinstall edge-rt")
+    wanted = [config.falls.bundle] if config.falls.enabled else []
+    if config.faces.enabled:
+        wanted += [config.faces.detect, config.faces.embed]
+    for name in wanted:
+        try:
+            folders.setdefault(name, locate(name))
+        except EdgeRtError as error:
+            yield Check(f"model {name}", "failed", str(error), "correct the configuration")
+    for name, folder in folders.items():
+        yield _model(name, folder, config.runtime.engine)
+
+
+def _model(name: str, folder: Path, engine: str) -> Check:
+    try:
+        report = probe(folder, engine)
+    except EdgeRtError as error:
+        return Check(f"model {name}", "failed", str(error), "reinstall or replace this bundle")
+    assert report.golden is not None and report.latency is not None  # the child ran the model
+    took = f"p95 {report.latency.p95_ms:.3g} of {report.latency.budget_ms:g} ms"
+    return Check(f"model {name}", "ok", f"{report.golden.cases} golden vectors agree, {took}")
+
+
+# ---- daemon and sensors ----
+
+
+def _running(run_dir: Path) -> dict[str, Any] | None:
+    """Status of the daemon that serves this configuration, if one answers."""
+    try:
+        with Client(run_dir, timeout_s=5.0) as client:
+            return client.call("status")
+    except DaemonError:
+        return None
+
+
+def check_daemon(status: dict[str, Any] | None) -> Iterator[Check]:
+    """A running daemon names its own problems."""
+    if status is None:
+        yield Check("daemon", "ok", "not running")
+        return
+    for problem in status["problems"]:
+        yield Check("daemon", "failed", problem, "see edge-rt status and the service's log")
+    if not status["problems"]:
+        yield Check("daemon", "ok", f"running for {status['uptime_s']:.0f} s, no problems")
+
+
+def check_accelerometer(config: Config, status: dict[str, Any] | None) -> Iterator[Check]:
+    """The accelerometer delivers samples."""
+    name, source = "accelerometer", config.falls.source
+    driver = type(source).__struct_config__.tag
+    if not config.falls.enabled:
+        yield Check(name, "ok", "fall detection is off")
+    elif driver == "simulated":
+        remedy = "nobody is watched: set [falls.source] driver to a real sensor"
+        yield Check(name, "warning", "a simulated wearer", remedy)
+    elif status is not None and status["falls"] is not None:
+        sensor = status["falls"]["sensor"]
+        state: State = "ok" if sensor in ("ok", "ended") else "failed"
+        yield Check(name, state, f"{driver}: the daemon says {sensor}", "check wiring and address")
+    else:
+        yield _deliver_samples(config)
+
+
+def _deliver_samples(config: Config) -> Check:
+    from edge_rt.adapters.bundle_files import read_bundle
+    from edge_rt.core.manifest import FallManifest
+    from edge_rt.runtime.sources import make_accelerometer
+
+    manifest = read_bundle(locate(config.falls.bundle)).manifest
+    placement = manifest.decision.placement if isinstance(manifest, FallManifest) else "waist"
+    source = make_accelerometer(config.falls.source, placement)
+    source.open()
+    try:
+        end, count = time.monotonic() + SENSOR_WAIT_S, 0
+        while not count and (left := end - time.monotonic()) > 0:
+            block = source.read(left)
+            count = len(block.t_s) if block else 0
+    except EOFError:
+        count = 0
+    finally:
+        source.close()
+    if count:
+        return Check("accelerometer", "ok", f"delivers samples, nominally {source.rate_hz:g} Hz")
+    return Check("accelerometer", "failed", f"no sample in {SENSOR_WAIT_S:g} s", "check its wiring")
+
+
+def check_camera(config: Config, status: dict[str, Any] | None) -> Iterator[Check]:
+    """The camera delivers a picture."""
+    if not config.faces.enabled:
+        yield Check("camera", "ok", "face unlock is off")
+    elif status is not None and status["faces"] is not None:
+        faces = status["faces"]
+        good = faces["frames"] > 0
+        found = f"the daemon says {faces['camera']}, {faces['frames']} frames"
+        yield Check("camera", "ok" if good else "warning", found, "arm faces and look again")
+    else:
+        yield _deliver_picture(config)
+
+
+def _deliver_picture(config: Config) -> Check:
+    from edge_rt.runtime.sources import make_camera
+
+    camera = make_camera(config.faces.camera)
+    camera.open()
+    try:
+        end, frame = time.monotonic() + SENSOR_WAIT_S, None
+        while frame is None and (left := end - time.monotonic()) > 0:
+            frame = camera.read(left)
+    except EOFError:
+        frame = None
+    finally:
+        camera.close()
+    if frame is None:
+        remedy = "check its cable, and that nothing else uses it"
+        return Check("camera", "failed", f"no picture in {SENSOR_WAIT_S:g} s", remedy)
+    height, width = frame.image.shape[:2]
+    return Check("camera", "ok", f"delivers {width} x {height} pixels")
+
+
+# ---- rights, disk ----
+
+
+def check_permissions(config: Config) -> Iterator[Check]:
+    """This user may use the devices that the configuration names."""
+    paths = []
+    if config.faces.enabled and (device := getattr(config.faces.camera, "device", "")):
+        paths.append(Path(f"/dev/video{device}" if device.isdigit() else device))
+    denied = [p for p in paths if p.exists() and not os.access(p, os.R_OK | os.W_OK)]
+    for path in denied:
+        remedy = f"add the user to the group of {path} (ls -l {path}), then log in anew"
+        yield Check("permissions", "failed", f"{path} may not be opened", remedy)
+    if not denied:
+        yield Check("permissions", "ok", f"user {os.getuid()} may use what is configured")
+
+
+def check_state(folder: Path) -> Iterator[Check]:
+    """The state folder is private and can be written, durably and quickly."""
+    if not folder.exists():
+        parent = next(p for p in folder.parents if p.exists())
+        if os.access(parent, os.W_OK):
+            yield Check("state", "ok", f"{folder} will be made at the first start")
+        else:
+            remedy = f"sudo install -d -m 0700 -o $USER {folder}"
+            yield Check("state", "failed", f"{folder} is missing and cannot be made", remedy)
+        return
+    mode = folder.stat().st_mode & 0o777
+    if mode & 0o077:
+        found = f"{folder} has mode {mode:04o}: others can read events and templates"
+        yield Check("state", "failed", found, f"chmod 700 {folder}")
+        return
+    took_s = _write_test(folder)
+    found = f"{folder}: 4 kB durable in {took_s * 1e3:.1f} ms"
+    if took_s > SLOW_SYNC_S:
+        yield Check("state", "warning", found, "the card is slow or worn; use another one")
+    else:
+        yield Check("state", "ok", found)
+
+
+def _write_test(folder: Path) -> float:
+    """Seconds that one write and fsync take. Raises OSError."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
+        start = time.perf_counter()
+        file.write(b"\0" * 4096)
+        file.flush()
+        os.fsync(file.fileno())
+        return time.perf_counter() - start
+
+
+def check_disk(config: Config) -> Iterator[Check]:
+    """There is room for the event log to grow to its bound."""
+    folder = Path(config.runtime.state_dir)
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    free_mb = shutil.disk_usage(place).free // MB
+    need_mb = config.runtime.event_log_max_mb + FULL_MB
+    found = f"{free_mb} MB free at {place}"
+    remedy = f"free {need_mb} MB, or lower runtime.event_log_max_mb"
+    state: State = "ok" if free_mb >= need_mb else "warning" if free_mb >= FULL_MB else "failed"
+    yield Check("disk", state, found, "" if state == "ok" else remedy)
+
+
+def check_template_key(config: Config) -> Iterator[Check]:
+    """The key of the face templates is where the configuration says, for nobody else to read."""
+    key, name = config.faces.template_key, "template key"
+    if not config.faces.enabled:
+        yield Check(name, "ok", "face unlock is off")
+        return
+    if not key:
+        found = "made at first use and kept beside the templates"
+        remedy = "for a key of its own use a systemd credential: faces.template_key"
+        yield Check(name, "warning", found, remedy)
+        return
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(key) if "/" in key else Path(folder, key)
+    if "/" not in key and not folder:
+        found = f"credential {key!r}: only the systemd service is given credentials"
+        yield Check(name, "warning", found, "run doctor inside the service, or name a file")
+    elif not path.is_file():
+        yield Check(name, "failed", f"{path} is missing", "create it, or correct the config")
+    elif (mode := path.stat().st_mode & 0o777) & 0o077:
+        yield Check(name, "failed", f"{path} has mode {mode:04o}", f"chmod 600 {path}")
+    else:
+        yield Check(name, "ok", f"{path} has mode {mode:04o}")
+
+
+# ---- board ----
+
+
+def check_clock(now: datetime, synchronised: bool) -> Iterator[Check]:
+    """The wall clock can be believed; events say whether it could."""
+    found = f"{now:%Y-%m-%d %H:%M} UTC"
+    if now.year < FIRST_YEAR:
+        remedy = "connect to a network with NTP, or fit a real-time clock"
+        yield Check("clock", "failed", f"{found} is in the past", remedy)
+    elif not synchronised:
+        remedy = "enable NTP: timedatectl set-ntp true"
+        yield Check("clock", "warning", f"{found}, not synchronised", remedy)
+    else:
+        yield Check("clock", "ok", f"{found}, synchronised")
+
+
+def check_memory(meminfo: Path = Path("/proc/meminfo")) -> Iterator[Check]:
+    """Both pipelines fit into what is available (proc(5))."""
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    total, left = (int(fields[k].split()[0]) // 1024 for k in ("MemTotal", "MemAvailable"))
+    found = f"{left} of {total} MB available"
+    if left < LITTLE_MB:
+        remedy = "end other programs; a screenless system needs less"
+        yield Check("memory", "warning", found, remedy)
+    else:
+        yield Check("memory", "ok", found)
+
+
+def check_temperature(sys_root: Path = Path("/sys")) -> Iterator[Check]:
+    """The processor is neither hot nor throttled, as far as the kernel tells."""
+    zones = []
+    for path in sorted(sys_root.glob("class/thermal/thermal_zone*/temp")):
+        # A zone without a working sensor refuses to be read.
+        with contextlib.suppress(OSError, ValueError):
+            zones.append(int(path.read_text()) / 1000)
+    throttled = _throttled(sys_root)
+    if not zones and throttled is None:
+        yield Check("temperature", "ok", "the kernel does not tell")
+        return
+    if zones:
+        hottest = max(zones)
+        state: State = "ok" if hottest < HOT_C else "warning" if hottest < LIMIT_C else "failed"
+        yield Check("temperature", state, f"{hottest:.0f} C", "cool it" if state != "ok" else "")
+    if throttled:
+        now = throttled & 0xF
+        found = f"firmware reports {_reasons(throttled)}"
+        remedy = "use a stronger power supply or better cooling"
+        yield Check("power", "failed" if now else "warning", found, remedy)
+    elif throttled == 0:
+        yield Check("power", "ok", "never low since boot")
+
+
+# https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
+_BITS = {0: "under-voltage", 1: "a capped clock", 2: "throttling", 3: "the soft temperature limit"}
+
+
+def _reasons(bits: int) -> str:
+    now = [text for bit, text in _BITS.items() if bits >> bit & 1]
+    past = [f"{text} since boot" for bit, text in _BITS.items() if bits >> (bit + 16) & 1]
+    return ", ".join(now or past)
+
+
+def _throttled(sys_root: Path) -> int | None:
+    path = sys_root / "devices/platform/soc/soc:firmware/get_throttled"
+    try:
+        return int(path.read_text(), 16)
+    except (OSError, ValueError):
+        return None

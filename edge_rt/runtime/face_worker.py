@@ -1,0 +1,324 @@
+"""The face worker: camera, face models and templates in a process that may be lost.
+
+Started by edge_rt.runtime.face_service with the arguments STATE_DIR, CONFIG (as JSON) and FD.
+It ends when its daemon does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_rt.adapters.imaging import decode_image
+from edge_rt.adapters.statefile import AtomicFile
+from edge_rt.adapters.templates import STORE_NAME, Person, TemplateStore, load_key
+from edge_rt.bundle import open_bundle
+from edge_rt.core.config import Config, DemoCamera, OpenCVCamera
+from edge_rt.core.errors import CameraError, EdgeRtError, InputError
+from edge_rt.core.manifest import EmbedManifest
+from edge_rt.core.match import Gallery
+from edge_rt.core.types import Camera, Float32Array, Frame
+from edge_rt.faces.pipeline import FacePipeline, Observation
+from edge_rt.runtime.face_messages import (
+    MAX_LINE_BYTES,
+    Answer,
+    Arm,
+    Ask,
+    Beat,
+    CameraState,
+    Failed,
+    Ready,
+    Seen,
+    ToWorker,
+)
+from edge_rt.runtime.link import Link, parent_connection
+from edge_rt.runtime.sources import make_camera
+
+BEAT_S = 0.5
+READ_S = 0.3
+REOPEN_S = 1.0
+ENROL_FRAMES = 5  # good camera frames a person is enrolled from
+ENROL_S = 30.0
+VERIFY_S = 8.0
+# Templates live in one gallery of at most 32 persons with 16 each: 512 distances, microseconds.
+
+
+def main(arguments: list[str]) -> int:
+    """Run until the daemon hangs up. Exit code 1 when the worker could not start."""
+    link: Link[ToWorker] = Link(parent_connection(arguments), ToWorker, MAX_LINE_BYTES)
+    try:
+        config = msgspec.json.decode(arguments[1], type=Config)
+        worker = Worker(link, config, Path(arguments[0]))
+    except EdgeRtError as error:
+        link.send(Failed(type(error).__name__, str(error)))
+        return 1
+    worker.run()
+    return 0
+
+
+class Worker:
+    """Models loaded at construction; `run` never returns while the daemon lives."""
+
+    def __init__(self, link: Link[ToWorker], config: Config, folder: Path) -> None:
+        """Raises ConfigError, PublisherError, CredentialError, StorageError, InputError."""
+        faces, runtime = config.faces, config.runtime
+        self._link = link
+        self._config = faces
+        detect = open_bundle(faces.detect, runtime.engine, runtime.threads)
+        embed = open_bundle(faces.embed, runtime.engine, runtime.threads)
+        self._pipeline = FacePipeline(detect, embed)
+        self._pipeline.warm_up()
+        assert isinstance(embed.manifest, EmbedManifest)  # FacePipeline refused anything else
+        self._threshold = _threshold(embed.manifest, faces.distance)
+        self._store = TemplateStore(
+            AtomicFile(folder / STORE_NAME),
+            load_key(faces.template_key, folder, os.environ),
+            embedding_space=embed.manifest.embedding_space,
+            camera=_camera_id(faces.camera),
+            size=embed.manifest.output.size,
+        )
+        self._know(self._store.persons())
+        self._camera: Camera | None = None
+        self._camera_state = "off"
+        self._reopen_s = 0.0
+        self._armed = False
+        self._frames = self._dropped = 0
+        self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self._beat_s = 0.0
+        self._models = {b.manifest.name: b.manifest.version for b in (detect, embed)}
+        self._engine = embed.interpreter.engine
+
+    def run(self) -> None:
+        """The loop; each turn is bounded by one camera read and one frame."""
+        threading.Thread(target=self._read, name="daemon", daemon=True).start()
+        self._link.send(Ready(self._engine, self._models, len(self._persons)))
+        while True:
+            self._turn()
+
+    def _read(self) -> None:
+        while (message := self._link.receive()) is not None:
+            self._inbox.put(message)
+        os._exit(0)  # the daemon is gone: no clean-up may hold us, the loop may be stuck
+
+    def _turn(self) -> None:
+        self._obey()
+        if self._armed:
+            frame = self._next_frame()
+            if frame is not None:
+                self._look(frame)
+        self._beat()
+
+    def _obey(self) -> None:
+        try:
+            message = self._inbox.get(timeout=0.0 if self._armed else 0.1)
+        except queue.Empty:
+            return
+        match message:
+            case Arm(on):
+                self._armed = on
+                if not on:
+                    self._close_camera()
+            case Ask(id, command, args):
+                self._link.send(self._answer(id, command, args))
+
+    def _beat(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._beat_s < BEAT_S:
+            return
+        self._beat_s = now_s
+        latency = self._pipeline.latency.summary()
+        self._link.send(Beat(self._camera_state, self._frames, self._dropped, latency))
+
+    # ---- camera ----
+
+    def _next_frame(self) -> Frame | None:
+        """The newest frame; None if there is none now. Loss and return are told once each."""
+        now_s = time.monotonic()
+        if self._camera is None:
+            if now_s < self._reopen_s:
+                time.sleep(0.05)
+                return None
+            camera = make_camera(self._config.camera)
+            try:
+                camera.open()
+            except CameraError as error:
+                self._lose(str(error))
+                return None
+            self._camera = camera
+        try:
+            frame = self._camera.read(READ_S)
+        except CameraError as error:
+            self._lose(str(error))
+            return None
+        except EOFError:
+            self._camera_state = "ended"
+            self._close_camera()
+            self._reopen_s = float("inf")
+            return None
+        if frame is not None:
+            if self._camera_state == "lost":
+                self._link.send(CameraState(False))
+            self._camera_state = "on"
+            self._frames += 1
+            self._dropped = getattr(self._camera, "dropped", 0)
+        return frame
+
+    def _lose(self, reason: str) -> None:
+        if self._camera_state != "lost":
+            self._link.send(CameraState(True, reason))
+        self._close_camera()
+        self._camera_state = "lost"
+        self._reopen_s = time.monotonic() + REOPEN_S
+
+    def _close_camera(self) -> None:
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            camera.close()
+        if self._camera_state == "on":
+            self._camera_state = "off"
+
+    # ---- seeing ----
+
+    def _look(self, frame: Frame) -> None:
+        self._link.send(self._seen(frame.t_s, self._pipeline.process(frame.image)))
+
+    def _seen(self, t_s: float, seen: Observation) -> Seen:
+        if seen.embedding is None:
+            return Seen(t_s, "poor" if seen.reason else "no_face", seen.reason or "")
+        best = self._gallery.best(seen.embedding)
+        if best is None or best.distance > self._threshold:
+            return Seen(t_s, "stranger")
+        return Seen(t_s, "match", person=best.person)
+
+    def _know(self, persons: list[Person]) -> None:
+        self._persons = persons
+        self._gallery = Gallery([(person.id, person.embeddings) for person in persons])
+
+    # ---- commands ----
+
+    def _answer(self, id: int, command: str, args: dict[str, Any]) -> Answer:
+        try:
+            return Answer(id, self._commands()[command](args))
+        except EdgeRtError as error:
+            return Answer(id, kind=type(error).__name__, message=str(error))
+
+    def _commands(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+        return {
+            "enrol": self._enrol,
+            "verify": self._verify,
+            "list": lambda args: self._listed(),
+            "remove": self._remove,
+        }
+
+    def _listed(self) -> dict[str, Any]:
+        rows = [
+            {"name": p.name, "id": p.id, "templates": len(p.embeddings), "created_s": p.created_s}
+            for p in self._persons
+        ]
+        return {"persons": rows}
+
+    def _enrol(self, args: dict[str, Any]) -> dict[str, Any]:
+        images = args["images"]
+        found = self._from_images(images) if images else self._from_camera(ENROL_FRAMES, ENROL_S)
+        person = self._store.add(args["name"], _stack(found), time.time())
+        self._know(self._store.persons())
+        return {**self._listed(), "enrolled": person.id, "templates": len(found)}
+
+    def _remove(self, args: dict[str, Any]) -> dict[str, Any]:
+        person = self._store.remove(args["name"])
+        self._know(self._store.persons())
+        return {**self._listed(), "removed": person.id}
+
+    def _verify(self, args: dict[str, Any]) -> dict[str, Any]:
+        images = args["images"]
+        (embedding, *_) = self._from_images(images) if images else self._from_camera(1, VERIFY_S)
+        best = self._gallery.best(embedding)
+        names = {p.id: p.name for p in self._persons}
+        matched = best is not None and best.distance <= self._threshold
+        return {
+            "match": matched,
+            "name": names[best.person] if best is not None and matched else None,
+            "distance": None if best is None else round(best.distance, 4),
+            "threshold": self._threshold,
+        }
+
+    def _from_images(self, images: list[str]) -> list[Float32Array]:
+        """One embedding a photograph; each must hold exactly one good face."""
+        found = []
+        for k, text in enumerate(images, 1):
+            where = f"picture {k}"
+            try:
+                data = base64.b64decode(text, validate=True)
+            except binascii.Error:
+                raise InputError(f"{where}: not base64") from None
+            seen = self._pipeline.process(decode_image(data, where), enrolling=True)
+            if seen.embedding is None:
+                raise InputError(f"{where}: {seen.advice()}")
+            found.append(seen.embedding)
+        return found
+
+    def _from_camera(self, frames: int, patience_s: float) -> list[Float32Array]:
+        found: list[Float32Array] = []
+        last = "no frame came from the camera"
+        for frame in self._watch(patience_s):
+            seen = self._pipeline.process(frame.image, enrolling=True)
+            if seen.embedding is None:
+                last = seen.advice()
+                continue
+            found.append(seen.embedding)
+            if len(found) == frames:
+                return found
+        raise CameraError(f"{len(found)} of {frames} good frames in {patience_s:g} s: {last}")
+
+    def _watch(self, patience_s: float) -> Iterator[Frame]:
+        """Frames for so long, with beats in between; the camera closes again if we are disarmed."""
+        end_s = time.monotonic() + patience_s
+        try:
+            while time.monotonic() < end_s:
+                frame = self._next_frame()
+                self._beat()
+                if frame is not None:
+                    yield frame
+        finally:
+            if not self._armed:
+                self._close_camera()
+
+
+def _stack(rows: list[Float32Array]) -> Float32Array:
+    import numpy as np
+
+    return np.stack(rows)
+
+
+def _threshold(manifest: EmbedManifest, wanted: float | None) -> float:
+    """The distance to use; raises InputError outside the bounds that the bundle sets."""
+    limits = manifest.decision.threshold
+    if wanted is None:
+        return limits.value
+    if not limits.min <= wanted <= limits.max:
+        raise InputError(
+            f"faces.distance {wanted} is outside {limits.min} to {limits.max}, the bounds of "
+            f"bundle {manifest.name}"
+        )
+    return wanted
+
+
+def _camera_id(camera: Any) -> str:
+    """What templates are bound to: the device, not how it is set."""
+    if isinstance(camera, OpenCVCamera):
+        return f"opencv:{camera.device}"
+    return "demo" if isinstance(camera, DemoCamera) else "replay"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

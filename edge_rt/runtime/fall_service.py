@@ -1,0 +1,186 @@
+"""The fall pipeline's thread: blocks from the reader, commands, time-outs; one item at a time.
+
+Nothing in this thread waits for a disk, a socket or another process.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Literal
+
+from edge_rt.core.errors import DaemonError, EdgeRtError
+from edge_rt.core.fall import Event
+from edge_rt.core.types import Accelerometer, Announce, SampleBlock
+from edge_rt.falls.pipeline import Announcement, FallPipeline
+from edge_rt.runtime.accelerometer import AccelerometerReader
+
+log = logging.getLogger(__name__)
+
+TURN_S = 0.1
+# Time-outs run on the samples' clock; only when samples stop does ours stand in for it.
+QUIET_S = 1.0
+# Blocks waiting for the pipeline: 256 FIFO bursts are several seconds. Beyond that the newest are
+# dropped and counted; the clock sees a gap.
+MAX_WAITING = 256
+COMMAND_TIMEOUT_S = 2.0
+
+_Item = (
+    tuple[Literal["block"], SampleBlock, None]
+    | tuple[Literal["lost"], str, None]
+    | tuple[Literal["end"], None, None]
+    | tuple[Literal["command"], tuple[Event, str], Future[dict[str, Any]]]
+)
+
+
+class FallService:
+    """Runs in a thread of its own between `start` and `close`.
+
+    on_change  called with the machine's saved state after every transition
+    speed      how many seconds of the source's clock pass in one of ours (replays may hurry)
+    """
+
+    def __init__(
+        self,
+        pipeline: FallPipeline,
+        source: Accelerometer,
+        announce: Announce,
+        on_change: Callable[[dict[str, Any]], None],
+        monotonic: Callable[[], float],
+        *,
+        lost_s: float,
+        speed: float = 1.0,
+    ) -> None:
+        self._pipeline = pipeline
+        self._announce = announce
+        self._on_change = on_change
+        self._monotonic = monotonic
+        self._lost_s = lost_s
+        self._speed = speed
+        self._inbox: queue.Queue[_Item] = queue.Queue(maxsize=MAX_WAITING)
+        self._reader = AccelerometerReader(source, self._on_block, self._on_lost, self._on_end)
+        self._sensor = "starting"  # ok, lost, ended
+        self._detail = ""
+        self._block_s = monotonic()  # when the newest block arrived
+        self._sample_s: float | None = None  # time stamp of the newest sample
+        self._dropped = 0
+        self._blocks = 0
+        self._problem = ""
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="falls", daemon=True)
+
+    # ---- from any thread ----
+
+    def start(self) -> None:
+        """Begin to read and judge."""
+        self._block_s = self._monotonic()
+        self._thread.start()
+        self._reader.start()
+
+    def close(self) -> None:
+        """Stop; an open incident stays saved."""
+        self._reader.close()
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    def command(self, event: Event, by: str) -> dict[str, Any]:
+        """Cancel, resolve, help_now, arm, disarm. Raises WrongState or DaemonError."""
+        answer: Future[dict[str, Any]] = Future()
+        try:
+            self._inbox.put(("command", (event, by), answer), timeout=COMMAND_TIMEOUT_S)
+            return answer.result(COMMAND_TIMEOUT_S)
+        except (queue.Full, TimeoutError):
+            raise DaemonError("the fall pipeline did not answer; see edge-rt status") from None
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able view for the live status."""
+        return {
+            "sensor": self._sensor,
+            "sensor_detail": self._detail,
+            "blocks": self._blocks,
+            "blocks_dropped": self._dropped,
+            "problem": self._problem,
+            **self._pipeline.status(),
+        }
+
+    # ---- in the reader's thread ----
+
+    def _on_block(self, block: SampleBlock) -> None:
+        try:
+            self._inbox.put_nowait(("block", block, None))
+        except queue.Full:
+            self._dropped += 1
+
+    def _on_lost(self, reason: str) -> None:
+        self._inbox.put(("lost", reason, None))
+
+    def _on_end(self) -> None:
+        self._inbox.put(("end", None, None))
+
+    # ---- in the service's thread ----
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except Exception as error:  # one bad block may not end the watch over a person
+                log.exception("falls: unexpected failure")
+                self._problem = f"{type(error).__name__}: {error}"
+
+    def _turn(self) -> None:
+        try:
+            item = self._inbox.get(timeout=TURN_S)
+        except queue.Empty:
+            item = None
+        now_s = self._monotonic()
+        match item:
+            case ("block", block, _):
+                self._blocks += 1
+                self._block_s = now_s
+                if len(block.t_s):
+                    self._sample_s = float(block.t_s[-1])
+                self._sensor_is("ok", "")
+                self._tell(self._pipeline.push(block))
+            case ("command", (event, by), answer):
+                self._obey(event, by, answer, now_s)
+            case ("lost", reason, _):
+                self._sensor_is("lost", reason)
+            case ("end", _, _):
+                self._sensor_is("ended", "the recording is over")
+        silent_s = now_s - self._block_s
+        if silent_s > self._lost_s and self._sensor in ("ok", "starting"):
+            self._sensor_is("lost", f"no samples for {self._lost_s:g} s")
+        if silent_s > QUIET_S:
+            self._tell(self._pipeline.tick(self._source_time(now_s)))
+
+    def _source_time(self, now_s: float) -> float:
+        """Our idea of the source's clock: its last stamp and the time since then."""
+        # Before the first sample too: a restored pre-alarm runs out even if no sensor answers.
+        return (self._sample_s or 0.0) + (now_s - self._block_s) * self._speed
+
+    def _sensor_is(self, state: str, detail: str) -> None:
+        before, self._sensor, self._detail = self._sensor, state, detail
+        if state == before:
+            return
+        if state == "lost":
+            self._announce("device", "sensor_lost", {"sensor": "accelerometer", "detail": detail})
+        elif before == "lost" and state == "ok":
+            self._announce("device", "sensor_back", {"sensor": "accelerometer"})
+
+    def _obey(self, event: Event, by: str, answer: Future[dict[str, Any]], now_s: float) -> None:
+        try:
+            self._tell(self._pipeline.command(event, self._source_time(now_s), by))
+            self._on_change(self._pipeline.save())  # arming is not announced, but remembered
+            answer.set_result(self._pipeline.status())
+        except EdgeRtError as error:
+            answer.set_exception(error)
+
+    def _tell(self, announcements: list[Announcement]) -> None:
+        for kind, what, data in announcements:
+            self._announce(kind, what, data)
+        if announcements:
+            self._on_change(self._pipeline.save())

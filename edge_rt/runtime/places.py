@@ -1,0 +1,8 @@
+"""Names of the files in the state folder, for all that look for them."""
+
+from __future__ import annotations
+
+from edge_rt.adapters.templates import KEY_NAME, STORE_NAME
+
+EVENTS_NAME, FALL_NAME, UNLOCK_NAME = "events.db", "fall.json", "unlock.json"
+STATE_FILES = (EVENTS_NAME, FALL_NAME, UNLOCK_NAME, STORE_NAME, KEY_NAME)

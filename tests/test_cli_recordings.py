@@ -1,0 +1,146 @@
+"""`replay` and `evaluate` on small recordings: figures, formats, and each kind of bad file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models as tiny
+
+from edge_rt.adapters.trials import Trial, write_trials
+from edge_rt.cli import main
+from edge_rt.falls.simulate import ACTIVITIES, FALLS, simulate
+
+Say = Callable[..., tuple[int, str, str]]
+WINDOW = 50
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scores the sum of jerk over a second: a crude model, but violent motion scores high."""
+    folder = tmp_path_factory.mktemp("bundle") / "b"
+    model = tiny.scorer(WINDOW, 1)
+    return tiny.bundle(folder, model, WINDOW, ("jerk",), threshold=(12.0, 0.0, 100.0))
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated fall, f1, and a simulated quiet sitting, a1."""
+    path = tmp_path_factory.mktemp("trials") / "simulated.npz"
+    recorded = []
+    for name, is_fall, script in (
+        ("f1", True, FALLS["standing"]),
+        ("a1", False, ACTIVITIES["sitting"]),
+    ):
+        acc_g = simulate(script, 3).block.acc_g
+        recorded.append(Trial("s1", name, name[0], is_fall, "waist", 50.0, acc_g))
+    write_trials(path, recorded)
+    return path
+
+
+@pytest.fixture
+def say(capfd: pytest.CaptureFixture[str]) -> Say:
+    def run(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+def one_line(done: tuple[int, str, str], exit_code: int, *parts: str) -> None:
+    code, out, err = done
+    assert (code, out) == (exit_code, "")
+    assert err.startswith("edge-rt: ") and err.count("\n") == 1
+    for part in parts:
+        assert part in err
+
+
+def test_replay_tells_what_the_daemon_would_announce(say: Say, trials: Path, bundle: Path) -> None:
+    code, out, _ = say("replay", "fall", trials, "--bundle", bundle, "--json")
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert "fall.prealarm" in [line.get("event") for line in lines]
+    summary = lines[-1]["summary"]
+    assert summary["trial"] == "f1" and summary["is_fall"] is True and summary["hops"] > 100
+    code, out, _ = say("replay", "fall", trials, "--bundle", bundle, "--trial", "a1")
+    assert code == 0 and "fall.prealarm" not in out and out.startswith("\nsummary")
+
+
+def test_replay_with_scores_and_speed(say: Say, trials: Path, bundle: Path) -> None:
+    words = ("replay", "fall", trials, "--bundle", bundle, "--scores", "--json")
+    code, fast, _ = say(*words)
+    assert code == 0
+    code, paced, _ = say(*words, "--speed", 400)
+
+    def scores(out: str) -> list[float]:
+        return [line["score"] for line in map(json.loads, out.splitlines()) if "score" in line]
+
+    assert len(scores(fast)) > 20 and scores(fast) == scores(paced)
+
+
+def test_evaluate_counts_trials(say: Say, trials: Path, bundle: Path) -> None:
+    code, out, err = say("evaluate", "fall", trials, "--bundle", bundle, "--json")
+    assert code == 0 and "warning" not in err
+    answer = json.loads(out)
+    assert (answer["falls"], answer["adls"]) == (1, 1)
+    assert (answer["sensitivity"], answer["specificity"]) == (1.0, 1.0)
+    low, high = answer["sensitivity_ci95"]
+    assert 0 < low < high == 1.0
+    assert set(answer["delay_s"]) == {"p50", "p95"}
+    assert answer["per_subject"]["s1"]["falls"] == 1
+    code, out, _ = say("evaluate", "fall", trials.parent, "--bundle", bundle)
+    assert code == 0 and "sensitivity" in out and "ACTIVITY" in out
+
+
+def test_bad_words_for_evaluate(say: Say, trials: Path, bundle: Path, tmp_path: Path) -> None:
+    use = ("--bundle", bundle)
+    one_line(say("evaluate", "fall", tmp_path, *use), 2, f"{tmp_path}: no .npz in this folder")
+    one_line(say("evaluate", "fall", trials, *use, "--folds", "one"), 2, "'one' is neither loso")
+    one_line(say("evaluate", "fall", *use), 2, "FILES", "see edge-rt evaluate fall --help")
+    one_line(say("replay", "fall", trials, *use, "--trial", "zz"), 2, "2 trials (f1, a1", "'zz'")
+    one_line(say("replay", "fall", trials, *use, "--speed", "0"), 2, "'0' is neither max nor")
+
+
+def _write(path: Path, **arrays: object) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "replay"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no such file"),
+        (b"", "not a readable .npz"),
+        (b"PK\x03\x04 but no archive", "not a readable .npz"),
+        (b"subject,trial\n1,2\n", "not a readable .npz"),
+        ("truncated", "not a readable .npz"),
+        ("other arrays", "not a trials/1 file"),
+    ],
+)
+def test_a_bad_recording_is_one_line(
+    say: Say, trials: Path, bundle: Path, tmp_path: Path, verb: str, content: object, words: str
+) -> None:
+    path = tmp_path / "bad.npz"
+    if content == "truncated":
+        path.write_bytes(trials.read_bytes()[:1000])
+    elif content == "other arrays":
+        _write(path, x=np.zeros(3))
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    one_line(say(verb, "fall", path, "--bundle", bundle), 2, str(path), words)
+
+
+def test_a_stream_of_nan_or_of_one_value_is_said_and_survived(
+    say: Say, bundle: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "constant.npz"
+    acc_g = np.tile(np.float32([0, 0, 1]), (1000, 1))
+    write_trials(path, [Trial("s", "c", "a", False, "waist", 50.0, acc_g)])
+    code, out, _ = say("replay", "fall", path, "--bundle", bundle, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and lines[-1]["summary"]["detector_failures"] == 0
+    told = [line["event"] for line in lines[:-1]]
+    assert told and all(event.startswith("device.") for event in told), told

@@ -1,0 +1,86 @@
+"""The configuration: defaults that run, and errors that name file, key and remedy."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_rt.core.config import (
+    Config,
+    OpenCVCamera,
+    ReplayedAccelerometer,
+    parse_config,
+)
+from edge_rt.core.errors import ConfigError
+from edge_rt.core.toml import write_toml
+
+
+def test_an_empty_file_is_a_valid_configuration() -> None:
+    assert parse_config("", "x") == Config()
+
+
+def test_sections_and_drivers_are_read() -> None:
+    config = parse_config(
+        """
+        [falls]
+        bundle = "fall-wrist"
+        [falls.source]
+        driver = "replay"
+        file = "a.npz"
+        [faces]
+        enabled = true
+        [faces.camera]
+        driver = "opencv"
+        width = 320
+        """,
+        "x",
+    )
+    assert config.falls.source == ReplayedAccelerometer(file="a.npz")
+    assert config.faces.camera == OpenCVCamera(width=320)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[falls]\nbundel = 'x'", ["[falls]", "'bundel'", "did you mean 'bundle'"]),
+        ("[fals]\n", ["top level", "'fals'", "did you mean 'falls'"]),
+        ("[falls.source]\ndriver = 'replay'\nfile = 'x'\nspede = 2", ["did you mean 'speed'"]),
+        ("[falls.alarm]\nqqqqqqq = 1", ["falls.alarm", "valid keys: ", "cancel_window_s"]),
+        ("[falls.source]\ndriver = 'mpu'", ["falls.source", "mpu"]),
+        ("[falls]\nlost_s = -1", ["falls.lost_s", "> 0"]),
+        ("[device]\nname = 'a/b'", ["device.name"]),
+        ("[runtime]\nthreads = 'two'", ["runtime.threads", "int"]),
+        ("[falls\n", ["not valid TOML"]),
+        ("[faces.rules]\nmatches = 9\nframes = 2", ["faces.rules", "matches 9"]),
+    ],
+)
+def test_bad_values_name_the_place_and_the_remedy(text: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "device.toml")
+    message = str(caught.value)
+    assert message.startswith("device.toml: ") and "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_toml_written_is_read_back() -> None:
+    table: dict[str, Any] = {
+        "text": 'a "quoted" \\ line\nand another',
+        "numbers": [1, 2.5, -3],
+        "nothing": None,
+        "on": True,
+        "inner": {"deep": {"key with space": "ä"}, "x": 1},
+    }
+    expected = {k: v for k, v in table.items() if v is not None}
+    assert tomllib.loads(write_toml(table)) == expected
+
+
+def test_the_example_shows_the_defaults_and_every_section() -> None:
+    text = files("edge_rt.firmware_configs").joinpath("example.toml").read_text()
+    assert parse_config(text, "example.toml") == Config()
+    for section in msgspec.structs.fields(Config):
+        assert f"[{section.name}" in text

@@ -1,0 +1,160 @@
+"""The control socket: answers, refusals, streams, and peers that misbehave."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_rt.core.errors import DaemonError, EdgeRtError, InputError
+from edge_rt.runtime.client import Client
+from edge_rt.runtime.control import MAX_CONNECTIONS, Command, ControlServer, Peer, is_allowed
+from edge_rt.runtime.protocol import socket_path
+
+
+class Number(msgspec.Struct, forbid_unknown_fields=True):
+    n: int
+
+
+def double(args: Number) -> dict[str, Any]:
+    return {"n": 2 * args.n}
+
+
+def count(args: Number) -> Iterator[dict[str, Any]]:
+    for n in range(args.n):
+        yield {"n": n}
+
+
+def refuse(args: Number) -> dict[str, Any]:
+    raise InputError(f"{args.n} is too many; take fewer")
+
+
+def break_down(args: Number) -> dict[str, Any]:
+    raise RuntimeError("a bug")
+
+
+TABLE = {
+    "double": Command(Number, double),
+    "count": Command(Number, count),
+    "refuse": Command(Number, refuse),
+    "break": Command(Number, break_down),
+}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Iterator[Path]:
+    server = ControlServer(tmp_path, TABLE)
+    server.start()
+    yield tmp_path
+    server.close()
+    assert not socket_path(tmp_path).exists()
+
+
+def test_calls_and_streams(run_dir: Path) -> None:
+    with Client(run_dir) as client:
+        assert client.call("double", n=21) == {"n": 42}
+        assert [item["n"] for item in client.stream("count", n=2)] == [0, 1]
+        assert client.call("double", n=1) == {"n": 2}  # the connection goes on
+
+
+def test_errors_cross_the_socket_and_leave_it_usable(run_dir: Path) -> None:
+    with Client(run_dir) as client:
+        for command, args, part in [
+            ("refuse", {"n": 9}, "9 is too many; take fewer"),
+            ("break", {"n": 1}, "see its log"),
+            ("no such", {}, "unknown command 'no such'"),
+            ("double", {"n": "x"}, "n"),
+            ("double", {"n": 1, "m": 2}, "unknown field `m`"),
+        ]:
+            with pytest.raises(EdgeRtError, match=part):
+                client.call(command, **args)
+        assert client.call("double", n=2) == {"n": 4}
+
+
+def test_an_iterator_is_closed_when_the_reader_goes(tmp_path: Path) -> None:
+    closed = threading.Event()
+
+    def endless(args: Number) -> Iterator[dict[str, Any]]:
+        try:
+            while True:
+                yield {"n": args.n}
+        finally:
+            closed.set()
+
+    server = ControlServer(tmp_path, {"endless": Command(Number, endless)})
+    server.start()
+    client = Client(tmp_path)
+    assert next(iter(client.stream("endless", n=1))) == {"n": 1}
+    client.close()
+    assert closed.wait(10.0)
+    server.close()
+
+
+def test_nonsense_gets_an_answer(run_dir: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(str(socket_path(run_dir)))
+        raw.sendall(b"{not json\n")
+        assert b"malformed request" in raw.recv(4096)
+
+
+def test_too_many_peers_are_refused_and_the_rest_served(run_dir: Path) -> None:
+    crowd = [Client(run_dir) for _ in range(MAX_CONNECTIONS)]
+    assert crowd[-1].call("double", n=1) == {"n": 2}
+    with Client(run_dir) as one_more, pytest.raises(DaemonError, match="closed|hung up"):
+        one_more.call("double", n=1)
+    for client in crowd:
+        client.close()
+
+
+def test_no_daemon_names_socket_and_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DaemonError, match=r"control\.sock; start one with: edge-rt run --config"):
+        Client(tmp_path)
+
+
+def test_a_socket_left_by_a_killed_daemon_is_replaced(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(socket_path(tmp_path)))
+    with pytest.raises(DaemonError, match="no daemon answers"):
+        Client(tmp_path)
+    server = ControlServer(tmp_path, TABLE)
+    server.start()
+    with Client(tmp_path) as client:
+        assert client.call("double", n=1) == {"n": 2}
+    server.close()
+
+
+def test_who_is_allowed(run_dir: Path) -> None:
+    assert is_allowed(Peer(0, frozenset()), 990, None)
+    assert is_allowed(Peer(990, frozenset()), 990, None)
+    assert is_allowed(Peer(1000, frozenset({7})), 990, 7)
+    assert not is_allowed(Peer(1000, frozenset({8})), 990, 7)
+    assert not is_allowed(Peer(1000, frozenset({8})), 990, None)
+    assert socket_path(run_dir).stat().st_mode & 0o777 == 0o660
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+def test_a_stranger_is_refused_by_the_kernels_word(run_dir: Path) -> None:
+    os.chmod(socket_path(run_dir), 0o666)  # even where the mode would let them pass
+    os.chmod(run_dir, 0o755)
+    for parent in run_dir.parents[:-1]:
+        if parent.stat().st_uid == os.getuid() and parent.name.startswith(("pytest", "popen")):
+            os.chmod(parent, 0o755)
+    code = (
+        "import os, socket, sys\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+        'try:\n s.sendall(b\'{"id":1,"command":"double","args":{"n":1}}\\n\')\n'
+        "except OSError: pass\nprint(s.recv(4096).decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(socket_path(run_dir))],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert "not allowed" in done.stdout, done.stderr

@@ -1,0 +1,401 @@
+"""The event log on real files: order, durability, bounds, damage, receipts, readers."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_rt.adapters import eventlog
+from edge_rt.adapters.eventlog import EventLog
+from edge_rt.adapters.eventreader import EventReader, check_database, copy_database
+from edge_rt.core.errors import InputError, StorageError
+from edge_rt.core.wire import Event, Lane, make_event
+
+_numbers = count(1)
+
+
+def draft(kind: str, what: str, data: Mapping[str, Any]) -> Event:
+    return make_event(
+        kind,
+        what,
+        data,
+        source="/edge-rt/home/hall",
+        unix_s=1.7e9,
+        random=next(_numbers).to_bytes(10, "big"),
+        boot_id="b",
+        monotonic_s=1.0,
+        clock_trusted=True,
+    )
+
+
+def alarm(n: int = 0) -> Event:
+    return draft("fall", "alarm", {"incident": str(n), "fill": "x" * 500})
+
+
+def denied() -> Event:
+    return draft("face", "denied", {"outcome": "denied", "liveness": "not_checked"})
+
+
+def telemetry() -> Event:
+    return draft("device", "not_worn", {"fill": "x" * 500})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.db"
+
+
+@pytest.fixture
+def log(path: Path) -> Iterator[EventLog]:
+    made = EventLog(path, draft)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def reader(path: Path) -> Iterator[EventReader]:
+    made = EventReader(path)
+    yield made
+    made.close()
+
+
+def everything(path: Path) -> list[tuple[int, Event]]:
+    reader = EventReader(path)
+    stored = reader.read(0, eventlog.MAX_BATCH * 100)
+    reader.close()
+    return [(place.sequence, place.event) for place in stored]
+
+
+# ---- order and places ----
+
+
+def test_events_have_gapless_places_over_restarts(path: Path, log: EventLog) -> None:
+    log.append([alarm(1), denied()])
+    log.close()
+    again = EventLog(path, draft)
+    stored = again.append([alarm(2)])
+    assert [place for place, _ in everything(path)] == [1, 2, 3]
+    event = stored[0].event
+    assert (event.sequence, event.logid) == ("000000000003", again.logid)
+    assert again.logid == log.logid
+    again.close()
+
+
+def test_a_place_is_never_given_twice_even_if_the_newest_event_goes(path: Path) -> None:
+    log = EventLog(path, draft, max_bytes=1, pinned=False)
+    log.append([denied(), denied()])
+    (told,) = log.trim()
+    assert told.event.data["ranges"] == [[1, 2]]
+    log.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM events")
+    db.close()
+    again = EventLog(path, draft)
+    assert again.append([denied()])[0].sequence == 4
+    again.close()
+
+
+def test_a_batch_is_all_or_none(log: EventLog, path: Path) -> None:
+    twin = alarm()
+    with pytest.raises(StorageError, match="UNIQUE"):
+        log.append([denied(), twin, twin])
+    assert everything(path) == []
+    assert log.append([alarm()])[0].sequence == 1
+
+
+def test_a_second_try_adds_nothing_twice(log: EventLog, path: Path) -> None:
+    first, second = alarm(1), alarm(2)
+    log.append([first])
+    stored = log.append([first, second], again=True)
+    assert [place.sequence for place in stored] == [1, 2]
+    assert [event.id for _, event in everything(path)] == [first.id, second.id]
+
+
+def test_a_batch_is_bounded(log: EventLog) -> None:
+    with pytest.raises(ValueError, match="at most 64"):
+        log.append([alarm() for _ in range(65)])
+
+
+@pytest.mark.parametrize(
+    ("event", "level"), [(alarm, 2), (denied, 1), (telemetry, 1)], ids=["alarm", "event", "other"]
+)
+def test_alarms_are_power_safe(log: EventLog, event: Any, level: int) -> None:
+    log.append([alarm()] if level == 1 else [denied()])
+    log.append([denied(), event()])
+    # The level that the commit ran at; SQLite tells it per connection only.
+    assert log._db.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+def test_the_files_are_private(log: EventLog, path: Path) -> None:
+    log.append([alarm()])
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert modes == {0o600}
+
+
+# ---- readers ----
+
+
+def test_readers_see_commits_and_keep_their_own_place(log: EventLog, reader: EventReader) -> None:
+    assert reader.read() == []
+    log.append([alarm(), denied(), alarm()])
+    assert [place.sequence for place in reader.read(1)] == [2, 3]
+    assert [place.sequence for place in reader.read(0, lane=Lane.ALARM)] == [1, 3]
+    assert [place.sequence for place in reader.read(0, limit=1)] == [1]
+    assert (reader.last_sequence(), reader.logid()) == (3, log.logid)
+
+
+def test_a_reader_writes_nothing(log: EventLog, reader: EventReader) -> None:
+    log.append([alarm()])
+    reader.read()
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader._db.execute("DELETE FROM events")  # type: ignore[union-attr]
+
+
+def test_a_reader_follows_into_a_new_log(path: Path, log: EventLog, reader: EventReader) -> None:
+    log.append([alarm(), alarm()])
+    assert len(reader.read()) == 2
+    log.close()
+    for ending in ("-wal", "-shm"):  # the WAL alone would mend the file
+        Path(f"{path}{ending}").unlink()
+    path.write_bytes(b"no database at all" * 100)
+    again = EventLog(path, draft)
+    assert [place.event.what for place in reader.read()] == ["dropped"]
+    assert reader.logid() == again.logid != log.logid
+    again.close()
+
+
+def test_no_log_yet(reader: EventReader) -> None:
+    with pytest.raises(StorageError, match="no such event log"):
+        reader.read()
+
+
+def test_marks(path: Path, log: EventLog) -> None:
+    log.mark("uplink", Lane.ALARM, 3)
+    log.mark("uplink", Lane.ALARM, 5)
+    log.close()
+    again = EventLog(path, draft)
+    assert again.marks("uplink") == {Lane.ALARM: 5, Lane.EVENT: 0, Lane.TELEMETRY: 0}
+    again.close()
+
+
+# ---- receipts ----
+
+
+def test_what_has_no_receipt_is_next(path: Path, log: EventLog) -> None:
+    log.append([alarm(), denied(), alarm(), alarm()])
+    log.receipt(Lane.ALARM, 3, [1])
+    log.close()
+    again = EventLog(path, draft)
+    assert [place.sequence for place in again.next_unreceipted(Lane.ALARM)] == [1, 4]
+    assert [place.sequence for place in again.next_unreceipted(Lane.ALARM, after=1)] == [4]
+    assert again.unreceipted(Lane.ALARM) == 2
+    assert [place.sequence for place in again.next_unreceipted(Lane.EVENT)] == [2]
+    again.receipt(Lane.ALARM, 1)  # comes late, but tells that 1 is there after all
+    assert [place.sequence for place in again.next_unreceipted(Lane.ALARM)] == [4]
+    again.close()
+
+
+def test_a_receipt_of_what_was_never_sent_is_refused(log: EventLog) -> None:
+    log.append([alarm()])
+    with pytest.raises(InputError, match="log ends at 1"):
+        log.receipt(Lane.ALARM, 2)
+
+
+# ---- bounds ----
+
+
+def fill(log: EventLog) -> None:
+    for n in range(20):
+        log.append([alarm(n), *(denied() for _ in range(10)), *(telemetry() for _ in range(20))])
+
+
+def lanes(path: Path) -> dict[str, int]:
+    found = [event.lane for _, event in everything(path)]
+    return {lane: found.count(lane) for lane in Lane}
+
+
+def test_telemetry_goes_first_and_what_went_is_told(path: Path) -> None:
+    log = EventLog(path, draft, max_bytes=450_000)
+    fill(log)
+    before = {place for place, _ in everything(path)}
+    told = log.trim()
+    assert log.used_bytes() <= 450_000
+    after = {place for place, _ in everything(path)}
+    ranges = [span for place in told for span in place.event.data["ranges"]]
+    gone = {n for first, last in ranges for n in range(first, last + 1)}
+    assert gone == before - after
+    assert len(gone) == sum(place.event.data["count"] for place in told)
+    counts = lanes(path)
+    assert counts["telemetry"] < 400
+    assert (counts["alarm"], counts["event"]) == (20, 200 + len(told))
+    assert not log.trim(), "trimming below the bound again is idle"
+    log.close()
+
+
+def test_receipted_events_go_next_then_others_and_an_unreceipted_alarm_never(path: Path) -> None:
+    log = EventLog(path, draft, max_bytes=170_000)
+    fill(log)
+    half = log.last_sequence // 2
+    for lane in Lane:
+        log.receipt(lane, half)
+    log.trim()
+    counts = lanes(path)
+    assert counts["telemetry"] == 0
+    assert counts["alarm"] + counts["event"] < 220
+    left = everything(path)
+    assert sum(event.lane is Lane.ALARM for place, event in left if place > half) == 10
+    log.max_bytes = 1
+    log.trim()
+    assert lanes(path) == {"alarm": 10, "event": 1, "telemetry": 0}
+    assert everything(path)[-1][1].what == "dropped"
+    assert not log.trim(), "what cannot shrink any more is left alone"
+    log.close()
+
+
+def test_without_an_uplink_nothing_pins(path: Path) -> None:
+    log = EventLog(path, draft, max_bytes=100_000, pinned=False)
+    for _ in range(10):
+        log.append([alarm(n) for n in range(64)])
+        log.trim()
+    assert log.used_bytes() < 160_000
+    kept = [place for place, event in everything(path) if event.lane is Lane.ALARM]
+    assert kept == sorted(kept) and kept[-1] >= 640, "the newest stay"
+    log.close()
+
+
+# ---- damage ----
+
+
+def aside(path: Path) -> list[str]:
+    return sorted(file.name for file in path.parent.glob("*.damaged-*") if file.suffix != ".x")
+
+
+@pytest.mark.parametrize("harm", ["garbage", "truncated", "page", "foreign", "newer", "not ours"])
+def test_a_damaged_log_is_kept_and_a_new_one_says_so(path: Path, harm: str) -> None:
+    log = EventLog(path, draft)
+    for n in range(40):
+        log.append([alarm(n)])
+    log.close()
+    whole = path.read_bytes()
+    if harm == "garbage":
+        path.write_bytes(os.urandom(10_000))
+    elif harm == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif harm == "page":
+        path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    else:
+        with sqlite3.connect(path) as db:
+            if harm == "newer":
+                db.execute("PRAGMA user_version = 99")
+            elif harm == "foreign":
+                db.execute("DROP TABLE meta")
+            else:
+                db.execute("PRAGMA user_version = 0")
+        db.close()
+    again = EventLog(path, draft, check=True)
+    ((place, event),) = everything(path)
+    assert (place, event.kind, event.what) == (1, "device", "dropped")
+    assert event.data["reason"] == "log_damaged"
+    assert event.data["kept_as"] == "events.db.damaged-1"
+    assert path.with_name("events.db.damaged-1").stat().st_size > 0
+    assert again.logid != log.logid
+    assert again.append([alarm()])[0].sequence == 2
+    again.close()
+    EventLog(path, draft, check=True).close()
+    assert len([name for name in aside(path) if name.endswith("-1")]) == 1, "once is enough"
+
+
+def test_damage_after_a_kill_is_found_without_asking(path: Path) -> None:
+    log = EventLog(path, draft)
+    for n in range(40):
+        log.append([alarm(n)])
+    log.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    Path(f"{path}-wal").write_bytes(b"")
+    again = EventLog(path, draft)
+    assert everything(path)[0][1].data["reason"] == "log_damaged"
+    again.close()
+
+
+def test_damaged_copies_are_bounded(path: Path) -> None:
+    for _ in range(7):
+        path.write_bytes(b"x" * 5000)
+        EventLog(path, draft).close()
+    kept = [name for name in aside(path) if not name.endswith(("-wal", "-shm"))]
+    assert kept == [f"events.db.damaged-{n}" for n in (4, 5, 6, 7)]
+
+
+# ---- a disk that refuses ----
+
+
+def test_a_missing_folder_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        EventLog(tmp_path / "gone" / "events.db", draft)
+
+
+def test_a_write_error_loses_nothing_and_passes(path: Path) -> None:
+    # A real refusal by the kernel, in a process of its own: files may not grow past the limit.
+    code = f"""
+import resource, signal, sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from test_eventlog import alarm, everything
+import test_eventlog
+from edge_rt.adapters.eventlog import EventLog
+from edge_rt.core.errors import StorageError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path({str(path)!r})
+log = EventLog(path, test_eventlog.draft)
+log.append([alarm(1)])
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (32768, hard))
+done = 1
+try:
+    for n in range(2, 200):
+        log.append([alarm(n)])
+        done = n
+except StorageError as error:
+    assert "events.db" in str(error), error
+else:
+    raise SystemExit("the limit did not bite")
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+log.append([alarm(done + 1)], again=True)
+places = [place for place, _ in everything(path)]
+assert places == list(range(1, done + 2)), places
+log.close()
+"""
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    assert run.returncode == 0, run.stderr
+
+
+# ---- copies ----
+
+
+def test_a_copy_is_whole_while_the_log_is_written(log: EventLog, tmp_path: Path) -> None:
+    log.append([alarm(1), alarm(2)])
+    copy = tmp_path / "copy.db"
+    copy_database(log.path, copy)
+    log.append([alarm(3)])
+    assert len(everything(copy)) == 2
+
+
+@pytest.mark.parametrize("body", [b"x" * 5000, b""])
+def test_a_copy_that_is_no_log_is_refused(tmp_path: Path, body: bytes) -> None:
+    path = tmp_path / "copy.db"
+    path.write_bytes(body)
+    with pytest.raises(StorageError, match=r"copy\.db"):
+        check_database(path)

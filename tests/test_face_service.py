@@ -1,0 +1,193 @@
+"""Supervision of the face worker, with real processes that hang, crash, leak and lie."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_rt.core.errors import ConfigError, DaemonError, InputError, StorageError
+from edge_rt.core.unlock import Counters, UnlockMachine, UnlockRules
+from edge_rt.runtime.actuators import LogLock
+from edge_rt.runtime.face_service import FaceService
+
+PATIENCE_S = 60.0
+
+
+class Watched:
+    """A service and everything that came of it."""
+
+    def __init__(self, how: str, **limits: Any) -> None:
+        self.told: list[tuple[str, str, dict[str, Any]]] = []
+        self.saved: list[Counters] = []
+        self.disk_works = True
+        self.pulses = 0
+        machine = UnlockMachine(
+            UnlockRules(hold_s=600.0), Counters(), self.save, boot_id="b", now_s=0.0
+        )
+        self.service = FaceService(
+            [how],
+            machine,
+            self.announce,
+            self,
+            time.monotonic,
+            **{"hang_s": 1.0, "memory_mb": 400.0, "module": "rogues.face_worker", **limits},
+        )
+
+    name = "log"
+
+    def pulse(self) -> None:
+        self.pulses += 1
+
+    def save(self, counters: Counters) -> None:
+        if not self.disk_works:
+            raise StorageError("the disk is full; free some of it")
+        self.saved.append(counters)
+
+    def announce(self, kind: str, what: str, data: Mapping[str, Any]) -> None:
+        self.told.append((kind, what, dict(data)))
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            if found := condition():
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"waited in vain: {self.service.status()}")
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Watched]]:
+    """Starts a service around a rogue; ends all of them afterwards."""
+    begun: list[Watched] = []
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+
+    def start(how: str, **limits: Any) -> Watched:
+        watched = Watched(how, **limits)
+        begun.append(watched)
+        watched.service.start()
+        return watched
+
+    yield start
+    for watched in begun:
+        pid = watched.service.status()["pid"]
+        watched.service.close()
+        if pid:
+            assert not Path(f"/proc/{pid}").exists(), "the worker outlived its service"
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.mark.parametrize(
+    ("how", "limits", "problem"),
+    [
+        ("hang", {}, "the worker hung: nothing heard for 1 s"),
+        ("abort", {}, "the worker ended (signal 6)"),
+        ("segfault", {}, "the worker ended (signal 11)"),
+        ("exit", {}, "the worker ended (exit code 0)"),
+        ("leak", {"memory_mb": 200.0}, "MB, over 200"),
+        ("nonsense", {}, "the worker ended"),
+        ("broken", {}, "mode 0644 lets others in; chmod 600 key"),
+    ],
+)
+def test_a_worker_that_fails_is_replaced_and_the_reason_said(
+    watch: Callable[..., Watched], how: str, limits: dict[str, Any], problem: str
+) -> None:
+    watched = watch(how, **limits)
+    first = watched.wait(lambda: watched.service.status()["pid"])
+    watched.wait(lambda: watched.service.status()["restarts"] >= 1)
+    assert problem in watched.service.status()["problem"]
+    second = watched.wait(lambda: watched.service.status()["pid"])
+    assert second != first
+    assert not Path(f"/proc/{first}").exists()
+
+
+def test_a_match_unlocks_once_and_is_counted_on_disk_first(watch: Callable[..., Watched]) -> None:
+    watched = watch("owner")
+    watched.wait(lambda: watched.pulses)
+    assert watched.told == [
+        (
+            "face",
+            "unlocked",
+            {"outcome": "unlocked", "person": "p-0123456789abcdef", "liveness": "not_checked"},
+        )
+    ]
+    assert [counters.attempting for counters in watched.saved] == [True, False]
+    assert watched.service.status()["restarts"] == 0
+
+
+def test_a_stranger_is_denied_and_nothing_opens(watch: Callable[..., Watched]) -> None:
+    watched = watch("stranger")
+    watched.wait(lambda: watched.told)
+    assert watched.told[0][1:] == (
+        "denied",
+        {"outcome": "denied", "reason": "stranger", "liveness": "not_checked"},
+    )
+    assert watched.pulses == 0
+
+
+def test_no_disk_no_unlocking(watch: Callable[..., Watched]) -> None:
+    watched = watch("owner", armed=False)
+    watched.disk_works = False
+    watched.wait(lambda: watched.service.status()["worker"] == "running")
+    watched.service.arm(True)
+    watched.wait(lambda: "the disk is full" in watched.service.status()["problem"])
+    assert watched.told == [] and watched.pulses == 0
+    watched.disk_works = True
+    watched.wait(lambda: watched.pulses)
+
+
+def test_disarmed_nothing_is_decided(watch: Callable[..., Watched]) -> None:
+    watched = watch("stranger", armed=False)
+    watched.wait(lambda: watched.service.status()["worker"] == "running")
+    watched.service.arm(True)
+    watched.wait(lambda: watched.told)
+    watched.service.arm(False)
+    watched.wait(lambda: not watched.service.status()["armed"])
+    count = len(watched.told)
+    frames = watched.service.status()["frames"]
+    watched.wait(lambda: watched.service.status()["frames"] > frames + 10)
+    assert len(watched.told) == count
+
+
+def test_commands_and_their_errors_cross_the_border(watch: Callable[..., Watched]) -> None:
+    watched = watch("owner", armed=False)
+    watched.wait(lambda: watched.service.status()["worker"] == "running")
+    assert watched.service.ask("list", {}, PATIENCE_S) == {"persons": []}
+    with pytest.raises(InputError, match="picture 1: no face found"):
+        watched.service.ask("enrol", {"name": "x", "images": []}, PATIENCE_S)
+    watched.service.ask("remove", {"name": "x"}, PATIENCE_S)
+    person = {"outcome": "removed", "person": "p-0123456789abcdef"}
+    assert watched.told == [("face", "removed", person)]
+
+
+def test_a_command_to_no_worker_is_refused_at_once(watch: Callable[..., Watched]) -> None:
+    watched = watch("mute")
+    watched.wait(lambda: watched.service.status()["pid"])
+    with pytest.raises(DaemonError, match="not ready"):
+        watched.service.ask("list", {}, PATIENCE_S)
+
+
+def test_camera_loss_and_return_are_events(watch: Callable[..., Watched]) -> None:
+    watched = watch("camera")
+    watched.wait(lambda: len(watched.told) == 2)
+    assert [what for _, what, _ in watched.told] == ["sensor_lost", "sensor_back"]
+    assert watched.told[0][2] == {"sensor": "camera", "detail": "no such device"}
+
+
+def test_a_real_lock_needs_liveness() -> None:
+    class Strike(LogLock):
+        name = "gpio"
+
+    machine = UnlockMachine(UnlockRules(), Counters(), print, boot_id="b", now_s=0.0)
+    with pytest.raises(ConfigError, match="liveness"):
+        FaceService(
+            [], machine, lambda *_: None, Strike(), time.monotonic, hang_s=1.0, memory_mb=100.0
+        )

@@ -1,0 +1,104 @@
+"""core.signal: broken, saturated and unworn accelerometers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_rt.core.signal import Change, SignalHealth, SignalRules
+from edge_rt.core.types import SampleBlock
+
+RATE_HZ = 50.0
+
+
+class Wire:
+    """A sensor of 16 g that is fed second by second; keeps every change with its time."""
+
+    def __init__(self, rules: SignalRules | None = None, block: int = 10) -> None:
+        self.health = SignalHealth(16.0, rules)
+        self.rng = np.random.default_rng(1)
+        self.block = block
+        self.t_s = 0.0
+        self.changes: list[tuple[float, Change]] = []
+
+    def feed(self, seconds: float, noise_g: float = 0.05, value: float | None = None) -> None:
+        for _ in range(round(seconds * RATE_HZ / self.block)):
+            acc = self.rng.normal(0.0, noise_g, (self.block, 3)) + [0.0, 0.0, 1.0]
+            if value is not None:
+                acc[:] = value
+            t_s = self.t_s + np.arange(1, self.block + 1) / RATE_HZ
+            self.t_s = float(t_s[-1])
+            changes = self.health.feed(SampleBlock(t_s, acc.astype(np.float32)))
+            self.changes += [(self.t_s, change) for change in changes]
+
+    @property
+    def said(self) -> list[str]:
+        return [change.what for _, change in self.changes]
+
+
+@pytest.mark.parametrize("block", [1, 10, 250])
+def test_a_frozen_sensor_is_lost_and_comes_back(block: int) -> None:
+    wire = Wire(block=block)
+    wire.feed(20)
+    wire.feed(30, value=0.5)
+    assert wire.said == ["sensor_lost"]
+    at_s, change = wire.changes[0]
+    assert change.data["reason"] == "frozen"
+    assert 30.0 <= at_s <= 31.1 + block / RATE_HZ  # two updates, or one block, late
+    assert wire.health.status()["signal"] == "frozen"
+    wire.feed(20)
+    assert wire.said == ["sensor_lost", "sensor_back"]
+    assert wire.health.status()["signal"] == "ok"
+
+
+def test_a_short_constant_stretch_is_nothing() -> None:
+    wire = Wire()
+    for _ in range(5):
+        wire.feed(5)
+        wire.feed(5, value=0.5)
+    assert wire.said == []
+
+
+def test_nothing_but_nan_is_lost_and_some_nan_is_counted() -> None:
+    wire = Wire()
+    wire.feed(5)
+    wire.feed(1, value=np.nan)
+    wire.feed(5)
+    assert wire.said == []
+    assert wire.health.status()["not_finite_share"] == pytest.approx(1 / 11, abs=3e-3)
+    wire.feed(4, value=np.nan)
+    wire.feed(2)
+    assert wire.said == ["sensor_lost", "sensor_back"]
+    assert wire.changes[0][1].data["reason"] == "not_finite"
+
+
+def test_saturation_is_a_share() -> None:
+    wire = Wire()
+    wire.feed(9)
+    wire.feed(1, value=16.0)
+    wire.feed(1)
+    assert wire.health.status()["saturated_share"] == pytest.approx(1 / 11, abs=0.005)
+
+
+def test_an_hour_on_a_table_is_not_worn_and_a_sleeper_is() -> None:
+    # 5 mg of sensor noise alone, as the paper's criterion expects; then somebody picks it up.
+    table = Wire(block=250)
+    table.feed(3700, noise_g=0.004)
+    assert table.said == ["not_worn"]
+    assert table.health.status()["worn"] is False
+    table.feed(10)
+    assert table.health.status()["worn"] is True
+    sleeper = Wire(block=250)
+    for _ in range(8):
+        sleeper.feed(900, noise_g=0.006)
+        sleeper.feed(2, noise_g=0.2)  # turns over
+    assert sleeper.said == []
+
+
+def test_odd_stamps_do_not_let_it_grow() -> None:
+    health = SignalHealth(16.0)
+    acc = np.ones((1, 3), np.float32)
+    for k in range(2000):
+        health.feed(SampleBlock(np.array([-k / RATE_HZ]), acc))
+        health.feed(SampleBlock(np.array([np.nan]), acc))
+    assert health.status()["samples"] >= 3500

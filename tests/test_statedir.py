@@ -1,0 +1,60 @@
+"""The state folder has one owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_rt.adapters.statedir import StateDir
+from edge_rt.core.errors import DaemonError, StorageError
+
+
+def test_it_is_made_private(tmp_path: Path) -> None:
+    with StateDir(tmp_path / "a" / "b") as state:
+        assert stat.S_IMODE(state.path.stat().st_mode) == 0o700
+    (tmp_path / "wide").mkdir(mode=0o755)
+    with StateDir(tmp_path / "wide") as state:
+        assert stat.S_IMODE(state.path.stat().st_mode) == 0o700
+
+
+def test_a_second_owner_is_told_who_has_it(tmp_path: Path) -> None:
+    with StateDir(tmp_path), pytest.raises(DaemonError, match=f"in use by process {os.getpid()}"):
+        StateDir(tmp_path)
+    StateDir(tmp_path).close()
+
+
+def test_a_killed_owner_lets_go_and_its_children_hold_nothing(tmp_path: Path) -> None:
+    code = f"""
+import subprocess, sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from edge_rt.adapters.statedir import StateDir
+state = StateDir(Path({str(tmp_path)!r}))
+child = subprocess.Popen(["cat"], stdin=sys.stdin, stdout=subprocess.DEVNULL)
+print(child.pid, flush=True)
+child.wait()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout
+        child = int(owner.stdout.readline())
+        with pytest.raises(DaemonError, match=f"process {owner.pid}"):
+            StateDir(tmp_path)
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        os.kill(child, 0)  # still there
+        StateDir(tmp_path).close()
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="state folder"):
+        StateDir(tmp_path / "file")
