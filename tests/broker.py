@@ -62,12 +62,18 @@ class Pki:
 class Broker:
     """mosquitto in a folder of its own; start() and kill() as often as wanted."""
 
-    def __init__(self, folder: Path, pki: Pki | None, host: str = "127.0.0.1") -> None:
-        """pki: TLS with client certificates as shipped; None: plain and open, on loopback."""
+    def __init__(
+        self, folder: Path, pki: Pki | None, host: str = "127.0.0.1", more: str = ""
+    ) -> None:
+        """pki: TLS with client certificates as shipped; None: plain and open, on loopback.
+
+        more: lines that take the place of those of the same name
+        """
         self.folder = folder
         self.pki = pki
         self.host = host
-        self.port = free_port()
+        # The broker of another network namespace cannot be asked for a free port of its own.
+        self.port = free_port("127.0.0.1" if not host.startswith("127.") else host)
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         shipped = files("edge_rt.firmware_configs") / "broker"
@@ -86,6 +92,10 @@ class Broker:
             text = "\n".join(lines).replace("allow_anonymous false", "allow_anonymous true")
         text = text.replace("listener 8883", f"listener {self.port} {host}")
         text = text.replace("/var/lib/mosquitto/", f"{folder}/")
+        for line in more.splitlines():
+            name = line.split()[0] + " "
+            kept = (x for x in text.splitlines() if not x.startswith(name))
+            text = "\n".join([*kept, line])
         self.conf = folder / "mosquitto.conf"
         self.conf.write_text(text + "\n")
 
@@ -152,8 +162,10 @@ def make_broker(mosquitto: str, tmp_path: Path) -> Iterator[Callable[..., Broker
     """`make_broker(pki)` or `make_broker(None)`: a started broker; ended after the test."""
     made: list[Broker] = []
 
-    def make(pki: Pki | None, *, start: bool = True) -> Broker:
-        broker = Broker(tmp_path / f"broker{len(made)}", pki)
+    def make(
+        pki: Pki | None, *, start: bool = True, host: str = "127.0.0.1", more: str = ""
+    ) -> Broker:
+        broker = Broker(tmp_path / f"broker{len(made)}", pki, host, more)
         made.append(broker)
         if start:
             broker.start()

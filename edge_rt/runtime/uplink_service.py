@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,20 @@ import msgspec
 
 from edge_rt import __version__
 from edge_rt.adapters import mqtt
-from edge_rt.adapters.credentials import credential_path, read_secret
-from edge_rt.adapters.eventlog import EventLog
 from edge_rt.adapters.eventreader import EventReader
 from edge_rt.core.errors import InputError, StorageError
+from edge_rt.core.latency import LatencyRecorder
 from edge_rt.core.log_schema import Stored
 from edge_rt.core.patience import Patience
-from edge_rt.core.uplink import Mark, Rules, Uplink
+from edge_rt.core.uplink import Rules, Uplink
 from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.uplink_link import Backoff, Event, Link, State
 from edge_rt.core.uplink_wire import Status, Topics, decode_receipt
 from edge_rt.core.wire import Lane
+from edge_rt.runtime.receipt_writer import ReceiptWriter
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.teller import Notice
+from edge_rt.runtime.uplink_connection import connection
 
 log = logging.getLogger(__name__)
 
@@ -49,31 +49,10 @@ MAX_REFUSALS_TOLD = 32
 Unheard = Callable[[str], None]
 
 
-def connection(config: MqttConfig, topics: Topics, boot_id: str) -> mqtt.Mqtt:
-    """The connection that the config describes. Raises CredentialError for its secrets."""
-    if config.insecure:
-        log.warning("mqtt: insecure = true: events travel unencrypted to an unverified broker")
-    settings = mqtt.Settings(
-        config.host,
-        config.port,
-        config.client_id or f"{topics.fleet}-{topics.device}",
-        version=config.version,
-        insecure=config.insecure,
-        ca=Path(config.ca) if config.ca else None,
-        cert=Path(config.cert) if config.cert else None,
-        key=credential_path(config.key) if config.key else None,
-        username=config.username,
-        password=read_secret(config.password) if config.password else b"",
-        keepalive_s=config.keepalive_s,
-        session_s=config.session_s,
-    )
-    will = Status("offline", bootid=boot_id)
-    return mqtt.Mqtt(settings, mqtt.Message(topics.status, msgspec.json.encode(will)))
-
-
 class UplinkService:
     """Owns the connection. start(), stop() and status() may be called from any thread.
 
+    boot_id    as in the events; alarms of this boot count for the latency in status()
     log_path   the event log that `recorder` writes
     unheard    called on our thread with the incident of an alarm that nobody receipted in time;
                sounds the local siren, must return at once
@@ -106,8 +85,10 @@ class UplinkService:
         self._reader = EventReader(log_path)
         self._logid = ""
         self._notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
-        self._marks: dict[Lane, Mark] = {}
-        self._marking: Future[None] | None = None
+        self._writer = ReceiptWriter(recorder, self._mqtt.wake)
+        # Decision to PUBACK, of alarm stages that were made on this connection's watch.
+        self._latency = LatencyRecorder(("alarm_to_puback",))
+        self._decided: dict[int, float] = {}
         self._told: set[tuple[str, str]] = set()
         self._forget: Callable[[], None] = lambda: None
         self._stop = threading.Event()
@@ -116,6 +97,7 @@ class UplinkService:
             ("published", "acked", "refused", "receipts", "bad_input", "connects"), 0
         )
         self._error = ""
+        self._online_s = 0.0
         self._session_present = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             mqtt.Connected: self._on_connected,
@@ -159,6 +141,7 @@ class UplinkService:
             "alarms_unheard": self._patience.waiting,
             "resent": uplink.resent,
             **self._counts,
+            **self._latency.summary(),
         }
 
     # ---- the thread ----
@@ -196,7 +179,7 @@ class UplinkService:
         self._cry_for_help(now)
         for fact in self._mqtt.poll(self._timeout_s()):
             self._handlers[type(fact)](fact)
-        self._write_marks()
+        self._writer.write(self._logid)
 
     def _timeout_s(self) -> float:
         due = [self._uplink.next_tick_s(), self._patience.next_s()]
@@ -233,7 +216,8 @@ class UplinkService:
         self._fill(now)
         while (stored := self._uplink.next(now)) is not None:
             try:
-                topic = self._topics.event(stored.event.kind)
+                event = stored.event
+                topic = self._topics.event(event.kind)
                 obstacle = "" if self._uplink.fits(stored) else "over_packet_size"
             except InputError:  # written by a newer edge_rt, or damaged: the rest must not wait
                 obstacle = "unreadable"
@@ -248,6 +232,8 @@ class UplinkService:
                 return
             self._uplink.sent(token, stored, now)
             self._counts["published"] += 1
+            if stored.lane is Lane.ALARM and event.bootid == self._boot_id:
+                self._decided[token] = int(event.monotonicms) / 1000
 
     def _fill(self, now: float) -> None:
         for _ in Lane:  # one query a lane at most: PUBACKs and alarms come first again after that
@@ -266,6 +252,7 @@ class UplinkService:
         if self._logid:
             log.warning("uplink: the event log started anew")
             self._uplink = Uplink(self._rules)
+            self._writer.clear()
             self._mqtt.abort()
             self._on_closed(mqtt.Closed(False, "the event log started anew"))
         self._logid = logid
@@ -290,6 +277,8 @@ class UplinkService:
         self._link.step(Event.ACCEPTED, now)
         self._error = ""
         self._counts["connects"] += 1
+        self._online_s = now
+        self._decided.clear()
         self._session_present = fact.session_present
         # Also when the session is present: an older edge_rt may have begun it, with fewer topics.
         self._mqtt.subscribe([self._topics.ack])
@@ -309,6 +298,10 @@ class UplinkService:
 
     def _on_acked(self, fact: mqtt.Acked) -> None:
         refused = fact.code >= 128
+        decided_s = self._decided.pop(fact.token, 0.0)
+        # What waited for a connection is the outage's length, not ours.
+        if decided_s > self._online_s and not refused:
+            self._latency.record("alarm_to_puback", self._clock() - decided_s)
         self._counts["refused" if refused else "acked"] += 1
         lane = self._uplink.puback(fact.token, refused, self._clock())
         if lane is not None:
@@ -336,7 +329,7 @@ class UplinkService:
         for lane, given in message.lanes.items():
             mark = self._uplink.receipt(lane, given, self._clock())
             if mark is not None:
-                self._marks[lane] = mark
+                self._writer.add(mark)
             if lane is Lane.ALARM:
                 for alarm in self._patience.receipted(given):
                     log.warning("uplink: alarm %s was received at last", alarm.incident)
@@ -353,22 +346,7 @@ class UplinkService:
         state = Status(status, self._boot_id, self._logid, __version__)
         return self._mqtt.publish(self._topics.status, msgspec.json.encode(state), retain=True)
 
-    # ---- marks and the end ----
-
-    def _write_marks(self) -> None:
-        """Hand receipts to the log, one request at a time; what comes meanwhile is joined."""
-        if self._marking is not None:
-            if not self._marking.done():
-                return
-            error = self._marking.exception()
-            if error is not None:  # the events are sent again after a restart: repeats, no loss
-                log.warning("uplink: receipts cannot be kept: %s", error)
-            self._marking = None
-        if self._marks:
-            marks, self._marks = list(self._marks.values()), {}
-            logid = self._logid
-            self._marking = self._recorder.ask(lambda events: _keep(events, logid, marks))
-            self._marking.add_done_callback(lambda _: self._mqtt.wake())
+    # ---- the end ----
 
     def _wait_s(self) -> float:
         return max(0.0, self._link.due_s - self._clock())
@@ -386,9 +364,3 @@ class UplinkService:
         self._link.step(Event.STOP, self._clock())
         self._mqtt.close()
         self._reader.close()
-
-
-def _keep(events: EventLog, logid: str, marks: list[Mark]) -> None:
-    if events.logid == logid:
-        for mark in marks:
-            events.receipt(mark.lane, mark.upto, mark.exceptions)
