@@ -68,8 +68,9 @@ class Receiver:
         self.devices: dict[str, Device] = {}
         self.counts = dict.fromkeys(("stored", "repeats", "bad_input", "receipts"), 0)
         self.error = ""
+        self.subscribed = False
         self._silent_s = silent_s
-        self._listeners = listeners or Listeners()
+        self.listeners = listeners or Listeners()
         self._clock = clock
         self._wall = wall
         self._mqtt = mqtt.Mqtt(settings)
@@ -104,9 +105,11 @@ class Receiver:
                     self._mqtt.subscribe([f"{base}/evt/+", f"{base}/status"])
                 case mqtt.Closed():
                     self._closed(fact)
-                case mqtt.Subscribed() if fact.refused:
-                    self.error = f"the broker refused {fact.refused}"
-                    log.error("fleet: %s", self.error)
+                case mqtt.Subscribed():
+                    self.subscribed = not fact.refused
+                    if fact.refused:
+                        self.error = f"the broker refused {fact.refused}"
+                        log.error("fleet: %s", self.error)
                 case mqtt.Acked() if fact.code >= 128:
                     self.error = f"the broker refused a receipt: {fact.reason}"
                     log.error("fleet: %s", self.error)
@@ -124,8 +127,10 @@ class Receiver:
 
     def _closed(self, fact: mqtt.Closed) -> None:
         if self._link.state in (State.CONNECTING, State.ONLINE):
+            if fact.reason != self.error:  # a day's outage is one line, not a thousand
+                log.warning("fleet: no connection: %s", fact.reason)
             self.error = fact.reason
-            log.warning("fleet: no connection: %s", fact.reason)
+            self.subscribed = False
             self._link.step(Event.REFUSED if fact.refused else Event.LOST, self._clock())
 
     def _take(self, fact: mqtt.Received, batch: list[Arrived]) -> None:
@@ -161,7 +166,7 @@ class Receiver:
             self._mqtt.publish(Topics(fleet, device).ack, msgspec.json.encode(message))
             self.counts["receipts"] += 1
         for arrived in fresh:
-            self._listeners.event(arrived)
+            self.listeners.event(arrived)
 
     def _device(self, topics: Topics) -> Device | None:
         known = self.devices.get(topics.device)
@@ -186,7 +191,7 @@ class Receiver:
             changes["offline_since_s"] = None
             changes["silent_told"] = False
             if device.silent_told:
-                self._listeners.back(topics)
+                self.listeners.back(topics)
         self.devices[topics.device] = device._replace(**changes)
 
     def _look_for_silence(self) -> None:
@@ -196,4 +201,4 @@ class Receiver:
             if since is not None and not device.silent_told and now - since >= self._silent_s:
                 log.error("fleet: device %s is silent", name)
                 self.devices[name] = device._replace(silent_told=True)
-                self._listeners.silent(device.topics)
+                self.listeners.silent(device.topics)

@@ -95,7 +95,7 @@ _lanes = msgspec.json.Decoder(dict[Lane, int])
 
 
 class Store:
-    """Use from one thread. Raises StorageError, after which it has to be opened anew."""
+    """Use from one thread. Raises StorageError; what a call could not keep, it kept no part of."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -108,7 +108,7 @@ class Store:
             self._db.executescript(_SCHEMA)
             if self._meta("schema") != SCHEMA:
                 raise StorageError(f"{folder}: made by another edge_rt; choose another folder")
-            self._lines = (folder / "events.jsonl").open("ab")
+            self._lines = (folder / "events.jsonl").open("ab", buffering=0)
             self._length = self._meta("lines")
             if self._lines.seek(0, os.SEEK_END) < self._length:
                 raise StorageError(
@@ -132,10 +132,7 @@ class Store:
                     if self._insert(item):
                         fresh.append(item)
                 lines = b"".join(item.body + b"\n" for item in fresh)
-                self._lines.write(lines)
-                self._lines.flush()
-                if lines:
-                    os.fdatasync(self._lines.fileno())
+                self._write_lines(lines)
                 for key in touched:
                     self._save(key)
                 length = self._length + len(lines)
@@ -144,6 +141,8 @@ class Store:
             except BaseException:  # whatever stopped us, no half transaction may stay open
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
+                with contextlib.suppress(OSError):  # else the next start cuts it off
+                    self._lines.truncate(self._length)
                 self.logs.clear()  # they are ahead of the database now
                 raise
         self._length = length
@@ -181,9 +180,9 @@ class Store:
         sequence = int(event.sequence)
         state = self.log(event.source, event.logid)
         done = self._db.execute(
-            "INSERT OR IGNORE INTO events"
-            " (source, logid, sequence, id, type, time, received, body)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO events (source, logid, sequence, id, type, time, received, body)"
+            # Not OR IGNORE, which would ignore every other fault as well.
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, logid, sequence) DO NOTHING",
             (
                 event.source,
                 event.logid,
@@ -209,6 +208,13 @@ class Store:
                 (event.source, event.logid, first, last),
             )
         return True
+
+    def _write_lines(self, lines: bytes) -> None:
+        rest = memoryview(lines)
+        while rest:  # a nearly full disk takes a part
+            rest = rest[self._lines.write(rest) :]
+        if lines:
+            os.fdatasync(self._lines.fileno())
 
     def _is_same(self, event: Event, sequence: int) -> bool:
         row = self._db.execute(

@@ -123,6 +123,9 @@ class UplinkService:
         """Say `stopped` and end; False if the thread did not come back in time."""
         self._forget()
         self._stop.set()
+        if self._thread.ident is None:  # never started
+            self._goodbye()
+            return True
         self._mqtt.wake()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -291,8 +294,10 @@ class UplinkService:
         event = Event.REFUSED if fact.refused else Event.LOST
         self._link.step(event, self._clock())
         self._uplink.disconnected()
+        if fact.reason != self._error:  # a day's outage is one line, not a thousand
+            wait_s = self._link.due_s - self._clock()
+            log.warning("uplink: no connection (%s); next try in %.1f s", fact.reason, wait_s)
         self._error = fact.reason
-        log.warning("uplink: no connection (%s); next try in %.1f s", fact.reason, self._wait_s())
         if fact.refused:
             self._tell_refusal("connection", fact.reason)
 
@@ -347,9 +352,6 @@ class UplinkService:
         return self._mqtt.publish(self._topics.status, msgspec.json.encode(state), retain=True)
 
     # ---- the end ----
-
-    def _wait_s(self) -> float:
-        return max(0.0, self._link.due_s - self._clock())
 
     def _goodbye(self) -> None:
         if self._link.state is State.ONLINE:
