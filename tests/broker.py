@@ -127,6 +127,13 @@ class Broker:
                 time.sleep(0.01)  # another process's start cannot be driven, only watched
         raise AssertionError(f"mosquitto did not start: {(self.folder / 'log').read_text()}")
 
+    def wait_for_log(self, text: str) -> None:
+        """Until the broker has logged this; needs `log_type` of it."""
+        deadline = time.monotonic() + START_S
+        while text not in (self.folder / "log").read_text():
+            assert time.monotonic() < deadline, f"the broker never logged {text!r}"
+            time.sleep(0.01)  # another process's progress can only be watched
+
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(how)

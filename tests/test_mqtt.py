@@ -36,11 +36,10 @@ class Client:
         """The next fact of this kind; those before it are dropped."""
         deadline = time.monotonic() + timeout_s
         while True:
-            for place, fact in enumerate(self.facts):
+            while self.facts:
+                fact = self.facts.pop(0)
                 if isinstance(fact, kind):
-                    del self.facts[: place + 1]
                     return fact
-            self.facts.clear()
             assert time.monotonic() < deadline, f"no {kind.__name__} in {timeout_s} s"
             self.facts = self.mqtt.poll(0.5)
 
@@ -116,7 +115,10 @@ def test_a_device_reads_only_its_own_topics(broker: Broker) -> None:
     assert receiver.publish(f"{base}/dev2/ack") < 128
     assert operator.publish(f"{base}/dev2/cmd/resolve") < 128
     assert operator.publish(f"{base}/dev1/cmd/resolve", b"mine") < 128
+    assert operator.publish(f"{base}/models/metadata/root.json", b"all") < 128
     assert device.wait(Received) == Received(f"{base}/dev1/cmd/resolve", b"mine", False)
+    # What comes next is next in the broker's order: of dev2's nothing came before or between.
+    assert device.wait(Received).topic == f"{base}/models/metadata/root.json"
     # And who may receipt may not command.
     assert receiver.publish(f"{base}/dev1/cmd/resolve") == NOT_AUTHORIZED
     assert receiver.publish(f"{base}/dev1/evt/fall") == NOT_AUTHORIZED

@@ -128,7 +128,9 @@ class EventLog:
         new = receipts.merge(old, upto, exceptions)
         if new == old:
             return
-        with self._transaction(full=lane is Lane.ALARM):
+        # Not power-safe: a receipt that goes with the power costs a repeat, and an alarm may be
+        # waiting for the disk.
+        with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (lane, new.upto))
             self._db.execute("DELETE FROM exceptions WHERE lane = ?", (lane,))
             self._db.executemany(

@@ -218,6 +218,9 @@ class UplinkService:
         now = self._clock()
         self._fill(now)
         while (stored := self._uplink.next(now)) is not None:
+            if self._notices:  # an alarm waits for one message here, not for a window of them
+                self._take_notices(now)
+                self._fill(now)
             try:
                 event = stored.event
                 topic = self._topics.event(event.kind)
