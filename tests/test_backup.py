@@ -230,9 +230,10 @@ from edge_rt.runtime import backup
 left = {after}
 def hook(event, arguments):  # the interpreter's own audit events (PEP 578)
     global left
-    left -= event == "os.rename"
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if event == "os.rename":
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
 backup.restore(Path({archive!r}), Path({state!r}))
 os._exit(0)  # the hook must not see the interpreter being taken down

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,3 +146,60 @@ def test_a_stream_of_nan_or_of_one_value_is_said_and_survived(
     assert code == 0 and lines[-1]["summary"]["detector_failures"] == 0
     told = [line["event"] for line in lines[:-1]]
     assert told and all(event.startswith("device.") for event in told), told
+
+
+@pytest.fixture
+def faces(factory_bundle: Callable[[str], Path]) -> None:
+    """The face bundles that come with edge_rt."""
+    factory_bundle("face-detect")
+    factory_bundle("face-embed")
+
+
+@pytest.mark.usefixtures("faces")
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("gone.mp4", None, "no such file"),
+        ("zero.mp4", b"", "the file is empty"),
+        ("cut.mp4", b"\x00\x00\x00\x20ftypisom" + bytes(500), "not a video"),
+        ("text.png", b"a text", "not a picture"),
+    ],
+)
+def test_a_bad_video_is_one_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_rt", "replay", "face", path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    # The engine announces itself on stderr too.
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO:")]
+    assert len(lines) == 1 and lines[0].startswith("edge-rt: ")
+    assert str(path) in lines[0] and words in lines[0]
+
+
+@pytest.mark.usefixtures("faces")
+def test_pictures_without_a_face(tmp_path: Path, say: Say) -> None:
+    folder = tmp_path / "stills"
+    folder.mkdir()
+    still = folder / "grey.pgm"
+    still.write_bytes(b"P5 160 120 255\n" + bytes([128]) * (160 * 120))
+    code, out, _ = say("replay", "face", folder, "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["summary"]["seen"] == {"no_face": 1}
+    code, out, err = say("replay", "face", folder, "--owner", still)
+    assert code == 2 and "no face" in err.splitlines()[-1]
+    words = ("evaluate", "detector", "--faces", folder, "--no-faces", folder, "--json")
+    code, out, _ = say(*words)
+    answer = json.loads(out)
+    assert code == 0 and answer["recall"] == answer["false_positives_per_image"] == 0.0
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(f"a,b,same\n{still},{still},1\n{still},{still},0\n")
+    code, out, _ = say("evaluate", "face", pairs, "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["failure_to_acquire"] == 1.0 and answer["frr"] == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 import edge_rt
 from edge_rt.bundle import Bundle, open_bundle, verify_golden
-from edge_rt.core.errors import ManifestError
+from edge_rt.core.errors import InputError, ManifestError
 from edge_rt.core.hop import Hop, HopFlag
 from edge_rt.core.types import SampleBlock
+from edge_rt.falls import detector as detector_module
 from edge_rt.falls.detector import HISTORY_S, FallDetector
 
 RATE = 50.0
@@ -185,6 +187,35 @@ def test_a_stream_of_nothing_but_nan_gives_no_hop(bundle: Bundle) -> None:
     assert detector.push(SampleBlock(block.t_s[:0], block.acc_g[:0])) == []
 
 
+def test_stamps_that_are_no_times_are_dropped_like_nan(bundle: Bundle) -> None:
+    block = motion(10.0)
+    for n in (1, 500):
+        spoilt = block.t_s.copy()
+        spoilt[[100, 200, 300]] = [1e300, -np.inf, np.nan]
+        detector = FallDetector(bundle, rate_hz=RATE)
+        hops = push(detector, blocks(SampleBlock(spoilt, block.acc_g), range(n, 500, n)))
+        assert detector.not_finite == 3
+        assert detector.counters.restarts == 0
+        assert len(hops) == 60
+
+
+def test_the_caller_may_reuse_its_arrays(bundle: Bundle) -> None:
+    block = motion(10.0, rate=200.0)
+    expected = FallDetector(bundle, rate_hz=200.0).push(block)
+    detector = FallDetector(bundle, rate_hz=200.0)
+    t_s, acc_g, hops = np.empty(20), np.empty((20, 3), np.float32), []  # less than a hop
+    for begin in range(0, 2000, 20):
+        t_s[:], acc_g[:] = block.t_s[begin : begin + 20], block.acc_g[begin : begin + 20]
+        hops += detector.push(SampleBlock(t_s, acc_g))
+    assert hops == expected
+
+
+def test_arrays_of_wrong_shape_are_refused(bundle: Bundle) -> None:
+    detector = FallDetector(bundle, rate_hz=RATE)
+    with pytest.raises(InputError, match=r"\(3, 5\)"):
+        detector.push(SampleBlock(np.zeros(5), np.zeros((3, 5), np.float32)))
+
+
 def test_a_bridged_gap_is_flagged_through_its_length(bundle: Bundle) -> None:
     block = motion(10.0)
     kept = np.r_[0:400, 430:500]
@@ -295,3 +326,10 @@ def test_engines_agree_on_a_stream(
 
 def test_it_is_public() -> None:
     assert edge_rt.FallDetector is FallDetector
+
+
+def test_the_example_in_the_docstring(bundle: Bundle) -> None:
+    del bundle  # the example opens the factory bundle, so it has to be there
+    result = doctest.testmod(detector_module)
+    assert result.attempted >= 5
+    assert result.failed == 0

@@ -179,6 +179,16 @@ def test_no_log_yet(reader: EventReader) -> None:
         reader.read()
 
 
+def test_a_log_that_was_killed_at_birth(path: Path, reader: EventReader) -> None:
+    path.touch()
+    with pytest.raises(StorageError, match="no event log yet"):
+        reader.read()
+    log = EventLog(path, draft)
+    assert log.append([alarm()])[0].sequence == 1
+    assert len(reader.read()) == 1
+    log.close()
+
+
 def test_marks(path: Path, log: EventLog) -> None:
     log.mark("uplink", Lane.ALARM, 3)
     log.mark("uplink", Lane.ALARM, 5)

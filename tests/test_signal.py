@@ -51,6 +51,18 @@ def test_a_frozen_sensor_is_lost_and_comes_back(block: int) -> None:
     assert wire.health.status()["signal"] == "ok"
 
 
+@pytest.mark.parametrize(("axes", "said"), [(1, []), (2, ["sensor_lost"])])
+def test_one_stuck_axis_is_not_a_frozen_sensor(axes: int, said: list[str]) -> None:
+    wire = Wire()
+    rng = np.random.default_rng(1)
+    for k in range(0, 1000, 10):
+        acc = rng.normal(0.0, 0.1, (10, 3)).astype(np.float32)
+        acc[:, :axes] = 0.25
+        t_s = (k + np.arange(10)) / RATE_HZ
+        wire.changes += [(0.0, change) for change in wire.health.feed(SampleBlock(t_s, acc))]
+    assert wire.said == said
+
+
 def test_a_short_constant_stretch_is_nothing() -> None:
     wire = Wire()
     for _ in range(5):

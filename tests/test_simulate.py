@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from edge_rt.core.errors import InputError
-from edge_rt.falls.body import MOTIONS, TIMED
-from edge_rt.falls.simulate import DEMO_SCRIPT, Simulation, challenge, simulate
+from edge_rt.falls.body import MOTIONS, TIMED, Body
+from edge_rt.falls.curves import FINE_HZ
+from edge_rt.falls.simulate import (
+    ACTIVITIES,
+    DEMO_SCRIPT,
+    FALLS,
+    Script,
+    Simulation,
+    challenge,
+    simulate,
+)
 
 
 def size(simulation: Simulation) -> np.ndarray:
@@ -110,6 +119,20 @@ def test_every_motion_plays_from_standing(what: str) -> None:
     simulation = simulate((("stand", 2.0), entry, ("stand", 1.0)), 3)
     assert simulation.labels[1].what == what
     assert np.isfinite(simulation.block.acc_g).all()
+
+
+@pytest.mark.parametrize("script", [DEMO_SCRIPT, *FALLS.values(), *ACTIVITIES.values()])
+def test_posture_never_jumps(script: Script) -> None:
+    for seed in range(5):
+        body = Body(np.random.default_rng(seed))
+        pieces = [
+            MOTIONS[entry](body) if isinstance(entry, str) else MOTIONS[entry[0]](body, entry[1])
+            for entry in script
+        ]
+        for angle in ("lean", "arm", "roll"):
+            whole = np.concatenate([getattr(piece, angle) for piece in pieces])
+            # 20 rad/s on the fine grid; a limb in a fall reaches about half
+            assert np.abs(np.diff(whole, axis=0)).max() < 20.0 / FINE_HZ, angle
 
 
 def test_impossible_orders_are_refused_by_name() -> None:

@@ -105,7 +105,7 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         list(read_trials(tmp_path / "none.npz"))
     np.save(tmp_path / "bare.npy", np.zeros(3))
-    with pytest.raises(InputError, match="bare array"):
+    with pytest.raises(InputError, match="it is no archive"):
         list(read_trials(tmp_path / "bare.npy"))
 
 

@@ -122,4 +122,6 @@ def _storage_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise StorageError(f"{path}: no such event log; start the daemon once") from None
     except (sqlite3.Error, OSError) as error:
+        if "no such table" in str(error):  # between the file's making and its first commit
+            raise StorageError(f"{path}: no event log yet; start the daemon once") from None
         raise StorageError(f"{path}: {error}; free or mend the disk") from error

@@ -17,7 +17,9 @@ from edge_rt.core.errors import InputError
 from edge_rt.core.types import Float32Array, ImageArray
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp"})
-MAX_PIXELS = 64_000_000  # a 64 MP still is 192 MB decoded; more would not fit beside the models
+MAX_PIXELS = (
+    64_000_000  # a 64 MP still is 192 MB decoded; more would not fit beside the models
+)
 
 GrayArray = npt.NDArray[np.uint8]
 
@@ -35,13 +37,21 @@ def read_image(path: Path) -> ImageArray:
 def decode_image(data: bytes, where: str) -> ImageArray:
     """A still from the bytes of a JPEG, PNG, PGM, BMP or WebP file; `where` names it in errors."""
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = (
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            if data
+            else None
+        )
     except cv2.error:
         image = None
     if image is None:
-        raise InputError(f"{where}: not a picture that OpenCV can decode; use a JPEG or PNG file")
+        raise InputError(
+            f"{where}: not a picture that OpenCV can decode; use a JPEG or PNG file"
+        )
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise InputError(f"{where}: over {MAX_PIXELS // 1_000_000} megapixels; shrink it first")
+        raise InputError(
+            f"{where}: over {MAX_PIXELS // 1_000_000} megapixels; shrink it first"
+        )
     return image  # type: ignore[return-value]
 
 
@@ -55,7 +65,9 @@ def find_images(folder: Path) -> list[Path]:
     """Every still below `folder`, sorted by path. Raises InputError when there is none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name a folder of pictures")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
+    )
     if not found:
         raise InputError(f"{folder}: holds no picture ({' '.join(sorted(SUFFIXES))})")
     return found
@@ -89,7 +101,9 @@ def _needed(
 ) -> tuple[ImageArray, npt.NDArray[np.float64]]:
     """The part of `image` (a view) that a warp to `size` will read, and the matrix for it."""
     turn = np.linalg.inv(matrix[:, :2])
-    corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size], np.float64) - matrix[:, 2]
+    corners = (
+        np.array([[0, 0], [size[0], 0], [0, size[1]], size], np.float64) - matrix[:, 2]
+    )
     reach = corners @ turn.T
     limit = np.array(image.shape[1::-1])
     margin = 8  # room for the averaging and the bilinear neighbours
@@ -106,7 +120,9 @@ def _halve(
     part = image[: height * 2, : width * 2]
     small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
     # The centre of small pixel s is at 2 s + 1/2.
-    moved = np.column_stack([matrix[:, :2] * 2.0, matrix[:, 2] + matrix[:, :2] @ [0.5, 0.5]])
+    moved = np.column_stack(
+        [matrix[:, :2] * 2.0, matrix[:, 2] + matrix[:, :2] @ [0.5, 0.5]]
+    )
     return small, moved  # type: ignore[return-value]
 
 
@@ -120,6 +136,18 @@ def to_tensor(
     if swap:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
     cv2.LUT(image, table, dst=out)
+
+
+def expose(
+    image: ImageArray, gain: float, lift: float, noise: ImageArray
+) -> ImageArray:
+    """image * gain + lift + (noise - 128), clipped to 0..255; noise has the picture's shape."""
+    return cv2.addWeighted(image, gain, noise, 1.0, lift - 128.0)  # type: ignore[return-value]
+
+
+def soften(image: ImageArray, sigma_px: float) -> ImageArray:
+    """Gaussian blur."""
+    return cv2.GaussianBlur(image, (0, 0), sigma_px)  # type: ignore[return-value]
 
 
 def to_gray(image: ImageArray) -> GrayArray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,14 +83,12 @@ def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a {FORMAT} .npz")
     try:
-        # Opened here: numpy forgets to close what turns out to be no archive.
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it is a bare array")
+        if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and say so
+            raise ValueError("it is no archive, or was cut short")
+        with np.load(path, allow_pickle=False) as archive:
             # The gyroscope doubles the size and nothing here reads it.
             return {k: archive[k] for k in archive.files if not k.startswith("gyro")}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable .npz: {reason}") from None
 

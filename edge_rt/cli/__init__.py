@@ -94,6 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code. The one place where errors become lines."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
+    # OpenCV and FFmpeg comment on damaged files; our own line says it once. See their manuals.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         # Not click's own main(): that one hides broken pipes and prints errors its own way.
         with cli.make_context("edge-rt", words) as context:

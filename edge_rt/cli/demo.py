@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
 import os
 import signal
 import subprocess
@@ -16,16 +17,22 @@ from typing import Any
 import click
 
 from edge_rt.cli import options, output
+from edge_rt.cli.demo_view import View, make_view
+from edge_rt.cli.face import read_images
 from edge_rt.core.errors import DaemonError, EdgeRtError, InputError
+from edge_rt.core.toml import write_toml
+from edge_rt.runtime.client import Client
+from edge_rt.runtime.protocol import socket_path
 
 START_S = 30.0  # a slow board loading models for the first time
 PERIOD_S = 0.1
+FAST = 5.0
 LOOK_S = 3.0  # how long an alarm stands before the demo resolves it
 GIVE_UP_S = 240.0  # of the scene's own time; the built-in scene takes about 75 s
 
 
 @click.command()
-@click.option("--fast", is_flag=True, help="Play the built-in scene ten times as fast.")
+@click.option("--fast", is_flag=True, help="Play five times as fast.")
 @click.option("--trials", type=options.FILE, help="Replay a recorded trials/1 file instead.")
 @click.option("--trial", default="", help="Which trial of the file; the first by default.")
 @click.option("--video", type=options.FILE, help="Show the camera pipeline this video instead.")
@@ -42,10 +49,14 @@ def demo(**choices: Any) -> None:
     move like a camera's picture, and shows what it sees. Afterwards the folder is removed.
     """
     with tempfile.TemporaryDirectory(prefix="edge-rt-demo-") as folder:
+        as_json = choices.pop("as_json")
         story = Story(Path(folder), **choices)
-        with _daemon(Path(folder), story.config()):
-            summary = story.play()
-    if choices["as_json"]:
+        with (
+            running_daemon(Path(folder), story.config()),
+            make_view(as_json or not sys.stdout.isatty(), as_json) as view,
+        ):
+            summary = story.play(view)
+    if as_json:
         output.print_json(summary)
     if summary["missed"]:
         raise DaemonError("the demo did not show " + ", ".join(summary["missed"]))
@@ -58,16 +69,15 @@ class Story:
         self,
         folder: Path,
         *,
-        fast: bool,
-        trials: Path | None,
-        trial: str,
-        video: Path | None,
-        camera: str | None,
-        owner: Path | None,
-        seconds: float | None,
-        wrist: bool,
-        engine: str,
-        as_json: bool,
+        fast: bool = False,
+        trials: Path | None = None,
+        trial: str = "",
+        video: Path | None = None,
+        camera: str | None = None,
+        owner: Path | None = None,
+        seconds: float | None = None,
+        wrist: bool = False,
+        engine: str = "auto",
     ) -> None:
         if video and camera:
             raise InputError("--video and --camera exclude each other; name one of them")
@@ -75,14 +85,12 @@ class Story:
             if path is not None and not path.exists():
                 raise InputError(f"{path}: no such file")
         self._folder = folder
-        self._speed = 10.0 if fast else 1.0
+        self._speed = FAST if fast else 1.0
         self._trials, self._trial = trials, trial
         self._video, self._camera, self._owner = video, camera, owner
         self._seconds = seconds
         self._wrist = wrist
         self._engine = engine
-        self._plain = as_json or not sys.stdout.isatty()
-        self._quiet = as_json
         built_in_falls, built_in_faces = trials is None, video is None and camera is None
         self._expected = {
             "a fall alarm": built_in_falls,
@@ -117,15 +125,23 @@ class Story:
                 "source": accelerometer,
                 "alarm": {"cancel_window_s": 12.0, "escalated_window_s": 8.0},
             },
-            "faces": {"enabled": True, "armed": False, "camera": camera},
+            "faces": {
+                "enabled": True,
+                "armed": False,
+                "camera": camera,
+                # The clip leaves time for a hold and a pause; played faster, they shrink with it.
+                "rules": {
+                    "attempt_s": 10.0 / self._speed,
+                    "gone_s": 2.0 / self._speed,
+                    "hold_s": 5.0 / self._speed,
+                    "pause_s": 2.0 / self._speed,
+                },
+            },
         }
 
-    def play(self) -> dict[str, Any]:
+    def play(self, view: View) -> dict[str, Any]:
         """Enrol, watch, resolve, sum up."""
-        from edge_rt.cli.demo_view import make_view
-        from edge_rt.runtime.client import Client
-
-        with Client(self._folder) as control, make_view(self._plain, self._quiet) as view:
+        with Client(self._folder) as control:
             self._enrol(control)
             control.call("arm", what="faces")
             begun = time.monotonic()
@@ -146,13 +162,11 @@ class Story:
                 if passed > limit_s or (not self._seconds and self._over(status, events)):
                     break
                 time.sleep(PERIOD_S)
-            summary = self._sum_up(status, events, passed)
-            view.end(summary)
+        summary = self._sum_up(status, events, passed)
+        view.end(summary)
         return summary
 
-    def _enrol(self, control: Any) -> None:
-        from edge_rt.cli.face import read_images
-
+    def _enrol(self, control: Client) -> None:
         photograph = self._owner or Path(_media("owner_1.jpg"))
         deadline = time.monotonic() + START_S
         while control.call("status")["faces"]["worker"] != "running":
@@ -208,17 +222,12 @@ def _is(event: dict[str, Any], kind: str, what: str) -> bool:
 
 
 def _media(name: str) -> str:
-    import importlib.resources
-
     return str(importlib.resources.files("edge_rt") / "demo_media" / name)
 
 
 @contextlib.contextmanager
-def _daemon(folder: Path, config: dict[str, Any]) -> Iterator[None]:
+def running_daemon(folder: Path, config: dict[str, Any]) -> Iterator[None]:
     """The daemon in a process of its own, ended at the end; its log is shown if it fails."""
-    from edge_rt.core.toml import write_toml
-    from edge_rt.runtime.protocol import socket_path
-
     (folder / "config.toml").write_text(write_toml(config), encoding="utf-8")
     log_path = folder / "daemon.log"
     with open(log_path, "wb") as log:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edge_rt.core.unlock import Look
     from edge_rt.faces.pipeline import FacePipeline, Observation
 
-AT_ONCE = 1e6  # times real time: no replay waits
 READ_S = 1.0
 BLOCK_S = 0.5  # the pace of a FIFO sensor; the decisions do not depend on it
 
@@ -126,12 +125,11 @@ def face(
     Printed is each change of what is seen, and what the daemon would announce. The video's own time
     drives the unlock machine. Nothing is unlocked and nothing is kept.
     """
+    from edge_rt.adapters.camera_replay import ReplayCamera
     from edge_rt.bundle import open_bundle
-    from edge_rt.core.config import ReplayedCamera
     from edge_rt.core.manifest import EmbedManifest
     from edge_rt.core.unlock import Counters, UnlockMachine, UnlockRules
     from edge_rt.faces.pipeline import FacePipeline
-    from edge_rt.runtime.sources import make_camera
 
     models = open_bundle(detect, engine), open_bundle(embed, engine)
     pipeline = FacePipeline(*models)
@@ -139,13 +137,16 @@ def face(
     threshold = models[1].manifest.decision.threshold.value
     gallery = _enrol(pipeline, owner)
     machine = UnlockMachine(UnlockRules(), Counters(), lambda _: None, boot_id="replay", now_s=0.0)
-    camera = make_camera(ReplayedCamera(file=str(video), speed=speed or AT_ONCE))
+    camera = ReplayCamera(video, speed=speed or 1.0, paced=speed is not None)
     verdicts: dict[str, int] = {}
     announced: dict[str, int] = {}
     last = ""
     camera.open()
     try:
-        for t_s, image in _frames(camera):
+        begun_s = None
+        for stamp_s, image in _frames(camera):
+            begun_s = stamp_s if begun_s is None else begun_s
+            t_s = (stamp_s - begun_s) * (speed or 1.0)
             look = _look(pipeline.process(image), gallery, threshold)
             seen = look.verdict.value + (f" ({look.reason})" if look.reason else "")
             verdicts[seen] = verdicts.get(seen, 0) + 1

@@ -12,7 +12,9 @@ import numpy as np
 
 from edge_rt.core.types import Float32Array
 
-ANCHORS_PER_LAYER = 2  # the published network has two anchors a cell for every entry of strides
+ANCHORS_PER_LAYER = (
+    2  # the published network has two anchors a cell for every entry of strides
+)
 MAX_CANDIDATES = 256  # strongest kept: a large face wakes about 60 of the 896 anchors
 
 
@@ -53,7 +55,10 @@ def make_anchors(size: int, strides: tuple[int, ...]) -> Float32Array:
 
 
 def decode(
-    scores: Float32Array, regressors: Float32Array, anchors: Float32Array, nms_iou: float
+    scores: Float32Array,
+    regressors: Float32Array,
+    anchors: Float32Array,
+    nms_iou: float,
 ) -> list[Detection]:
     """Candidates to faces, best first.
 

@@ -45,7 +45,7 @@ SETTLE_S = 1.0  # WEDA's displaced packets return to the line within 0.4 s
 LOST_S = 5.0  # no radio queue holds this much: believe it at once
 PRIOR = 25  # samples the nominal rate is worth: 39 Hz is found within 2 s when 50 was promised
 MEMORY = 500  # samples; 10 s at 50 Hz follows temperature drift and averages 100 bursts
-RATE_CLAMP = 0.3  # an oscillator is never further from nominal; consumer ones are within 0.25
+RATE_FACTOR = 2.5  # WEDA is 0.8 of nominal; a file that names the wrong rate may be half of it
 
 
 class ClockCounters(msgspec.Struct):
@@ -224,8 +224,8 @@ class SampleClock:
         n = self._weight = min(self._weight + 1, MEMORY)
         gain = n * (n + 1.0)
         period = self._period_s + error * (6.0 / gain)
-        slack = RATE_CLAMP * self._nominal_s
-        self._period_s = min(max(period, self._nominal_s - slack), self._nominal_s + slack)
+        nominal = self._nominal_s
+        self._period_s = min(max(period, nominal / RATE_FACTOR), nominal * RATE_FACTOR)
         # Half a period keeps the ticks rising and their spacing within a factor of three.
         half = 0.5 * self._period_s
         return min(max(error * (2.0 * (2.0 * n - 1.0) / gain), -half), half)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from edge_rt.core.errors import ConfigError
+from edge_rt.core.errors import ConfigError, StorageError
 
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 
@@ -173,7 +174,10 @@ class UnlockMachine:
             remaining_s -= max(0.0, now_s - counters.monotonic_s)
         remaining_s = min(max(remaining_s, 0.0), rules.lockout_cap_s)
         if remaining_s or counters.attempting:
-            self._keep(counters.failures, remaining_s=remaining_s)
+            self.counters = self._stamped(counters.failures, remaining_s=remaining_s)
+            # A daemon must start on a full disk; what is saved there is at least as strict.
+            with suppress(StorageError):
+                save(self.counters)
         self.state = State.LOCKED if remaining_s else State.WATCHING
         self._until_s = now_s + remaining_s
 
@@ -241,15 +245,20 @@ class UnlockMachine:
         self._until_s = self._now_s + for_s
 
     def _keep(self, failures: int, *, attempting: bool = False, remaining_s: float = 0.0) -> None:
-        counters = Counters(
+        counters = self._stamped(failures, attempting=attempting, remaining_s=remaining_s)
+        self._save(counters)
+        self.counters = counters
+
+    def _stamped(
+        self, failures: int, *, attempting: bool = False, remaining_s: float = 0.0
+    ) -> Counters:
+        return Counters(
             failures=min(failures, 1_000_000),
             attempting=attempting,
             remaining_s=remaining_s,
             boot_id=self._boot_id,
             monotonic_s=self._now_s,
         )
-        self._save(counters)
-        self.counters = counters
 
     def _keep_countdown(self) -> None:
         if self.state is State.LOCKED and self._now_s - self.counters.monotonic_s >= SAVE_EVERY_S:

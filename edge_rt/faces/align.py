@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 
-def fit_similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def fit_similarity(
+    source: npt.ArrayLike, target: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
     """Least-squares similarity (rotation, one scale, shift) that takes source to target.
 
     source, target  (n, 2) points, n >= 2, in pixels

@@ -20,10 +20,14 @@ class FaceEmbedder:
         """Raises ManifestError for a bundle of another task, or with fewer than two points."""
         manifest = bundle.manifest
         if not isinstance(manifest, EmbedManifest):
-            raise ManifestError(f"{manifest.name} is no face embedder; name a face-embed bundle")
+            raise ManifestError(
+                f"{manifest.name} is no face embedder; name a face-embed bundle"
+            )
         self.template = np.array(manifest.decision.align, np.float64)
         if self.template.ndim != 2 or len(self.template) < 2:
-            raise ManifestError(f"{manifest.name}: [decision] align needs two points or more")
+            raise ManifestError(
+                f"{manifest.name}: [decision] align needs two points or more"
+            )
         spec, interpreter = manifest.input, bundle.interpreter
         self._interpreter = interpreter
         self._table = interpreter.quantize(np.linspace(spec.low, spec.high, 256))
@@ -34,7 +38,9 @@ class FaceEmbedder:
         self.space = manifest.embedding_space
         self.threshold = manifest.decision.threshold
 
-    def align(self, image: ImageArray, keypoints: npt.NDArray[np.float32]) -> ImageArray:
+    def align(
+        self, image: ImageArray, keypoints: npt.NDArray[np.float32]
+    ) -> ImageArray:
         """The face moved onto the template: uint8 (height, width, 3) blue-green-red.
 
         keypoints  float32 (k, 2) pixels of image; as many as the template has are used.

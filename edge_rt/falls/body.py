@@ -25,9 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_rt.core.types import FloatArray
-
-G = 9.80665  # m/s^2
-FINE_HZ = 400  # fast enough for contact pulses of 20 ms
+from edge_rt.falls.curves import FINE_HZ, G, arc, noise, pulse, second, smooth, soon, topple, turned
 
 
 class Piece(NamedTuple):
@@ -102,10 +100,10 @@ class Body:
         lean = rng.uniform(0.2, 0.5)
         piece.lean[:, 0] += lean * np.sin(np.pi * (t / seconds).clip(0, 1)) ** 2
         caught = 0.12
-        _pulse(piece.acc, caught, 0.09, (-6.0 * self.vigour, rng.normal(0, 2.0), 1.5))
+        pulse(piece.acc, caught, 0.09, (-6.0 * self.vigour, rng.normal(0, 2.0), 1.5))
         for after, share in ((rng.uniform(0.3, 0.4), 1.0), (rng.uniform(0.65, 0.8), 0.6)):
             push = share * rng.uniform(16.0, 42.0)
-            _pulse(piece.acc, caught + after, rng.uniform(0.05, 0.09),
+            pulse(piece.acc, caught + after, rng.uniform(0.05, 0.09),
                    (-0.35 * push, rng.normal(0, 0.2) * push, push))  # fmt: skip
         piece.arm[:, 0] += 0.9 * np.sin(np.pi * t / seconds) ** 2
         return piece
@@ -114,10 +112,10 @@ class Body:
         """To the floor for an object, and up again."""
         seconds = self.rng.uniform(2.4, 4.0)
         piece = self._rest(seconds, sway=0.1)
-        arc = _arc(len(piece.roll))
-        piece.lean[:, 0] += self.rng.uniform(0.5, 1.1) * arc
-        piece.acc[:, 2] += _second(-self.rng.uniform(0.1, 0.3) * arc)
-        piece.arm[:, 0] += 0.8 * arc
+        bow = arc(len(piece.roll))
+        piece.lean[:, 0] += self.rng.uniform(0.5, 1.1) * bow
+        piece.acc[:, 2] += second(-self.rng.uniform(0.1, 0.3) * bow)
+        piece.arm[:, 0] += 0.8 * bow
         return piece
 
     def jump(self) -> Piece:
@@ -129,12 +127,12 @@ class Body:
         push, land = 0.35, 0.6 + flight
         take_off = G * flight / 2
         # Velocity before and after must balance: dip, push, flight, landing.
-        _pulse(piece.acc, 0.3, 0.3, (0, 0, -np.pi * 0.5 / (2 * 0.3)))
-        _pulse(piece.acc, 0.45, 0.6 - push, (0, 0, np.pi * (take_off + 0.5) / (2 * (0.6 - push))))
+        pulse(piece.acc, 0.3, 0.3, (0, 0, -np.pi * 0.5 / (2 * 0.3)))
+        pulse(piece.acc, 0.45, 0.6 - push, (0, 0, np.pi * (take_off + 0.5) / (2 * (0.6 - push))))
         piece.acc[(t >= 0.6) & (t < land), 2] -= G
         width = rng.uniform(0.04, 0.10)
-        _pulse(piece.acc, land + width / 2, width, (0, 0, np.pi * take_off / (2 * width)))
-        piece.arm[:, 0] += 1.5 * np.exp(-(((t - 0.7) / 0.4) ** 2))
+        pulse(piece.acc, land + width / 2, width, (0, 0, np.pi * take_off / (2 * width)))
+        piece.arm[:, 0] += 1.5 * np.exp(-(((t - 0.8) / 0.3) ** 2))
         return piece
 
     # ---- from one posture to another ----
@@ -145,9 +143,9 @@ class Body:
         seconds = rng.uniform(0.8, 2.2)
         drop_m = rng.uniform(0.38, 0.5)
         piece = self._turn(seconds, np.array([rng.uniform(-0.35, -0.05), 0.0]), arm=(1.1, 0.0))
-        piece.lean[:, 0] += rng.uniform(0.3, 0.6) * _arc(len(piece.roll))
-        piece.acc[:, 2] += _second(-drop_m * _smooth(len(piece.roll)))
-        _pulse(piece.acc, 0.85 * seconds, 0.09, (0, 0, rng.uniform(2.0, 13.0) / seconds))
+        piece.lean[:, 0] += rng.uniform(0.3, 0.6) * arc(len(piece.roll))
+        piece.acc[:, 2] += second(-drop_m * smooth(len(piece.roll)))
+        pulse(piece.acc, 0.85 * seconds, 0.09, (0, 0, rng.uniform(2.0, 13.0) / seconds))
         self.seated = True
         return piece
 
@@ -158,13 +156,11 @@ class Body:
         down = self._turn(
             seconds, np.array([rng.uniform(-0.4, -0.1), 0.0]), arm=(1.1, 0.0), sway=0.5
         )
-        down.acc[:, 2] += _second(-rng.uniform(0.3, 0.5) * _smooth(len(down.roll)))
+        down.acc[:, 2] += second(-rng.uniform(0.3, 0.5) * smooth(len(down.roll)))
         settled = self._rest(0.8, sway=0.5)
         piece = _join(down, settled)
         push = rng.uniform(8.0, 28.0)
-        _pulse(
-            piece.acc, seconds, rng.uniform(0.06, 0.12), (rng.uniform(-0.4, 0.4) * push, 0, push)
-        )
+        pulse(piece.acc, seconds, rng.uniform(0.06, 0.12), (rng.uniform(-0.4, 0.4) * push, 0, push))
         self.seated = True
         return piece
 
@@ -175,8 +171,8 @@ class Body:
         rise_m = 0.85 if self.lying else 0.45
         bend = 0.4 if self.lying else rng.uniform(0.4, 0.7)
         piece = self._turn(seconds, rng.normal(0.0, 0.04, 2), arm=(0.0, 0.0), sway=0.4)
-        piece.lean[:, 0] += bend * _arc(len(piece.roll))
-        piece.acc[:, 2] += _second(rise_m * _smooth(len(piece.roll)))
+        piece.lean[:, 0] += bend * arc(len(piece.roll))
+        piece.acc[:, 2] += second(rise_m * smooth(len(piece.roll)))
         self.seated = self.lying = False
         return piece
 
@@ -187,8 +183,8 @@ class Body:
         turn = rng.choice([np.pi, np.pi / 2, -np.pi / 2]) + rng.normal(0, 0.15)
         target = rng.uniform(1.35, 1.65) * np.array([np.cos(turn), np.sin(turn)])
         piece = self._turn(seconds, target, arm=(0.5, 0.0), sway=0.25)
-        piece.acc[:, 2] += _second(-rng.uniform(0.2, 0.7) * _smooth(len(piece.roll)))
-        _pulse(piece.acc, 0.9 * seconds, 0.15, (0, 0, rng.uniform(0.8, 3.0)))
+        piece.acc[:, 2] += second(-rng.uniform(0.2, 0.7) * smooth(len(piece.roll)))
+        pulse(piece.acc, 0.9 * seconds, 0.15, (0, 0, rng.uniform(0.8, 3.0)))
         self.lying = True
         return piece
 
@@ -210,7 +206,7 @@ class Body:
             rod_m, waist_m = 0.62 * self.height_m, rng.uniform(0.5, 0.6)
         else:
             rod_m, waist_m = self.height_m, 0.56 * self.height_m
-        theta, rate = _topple(
+        theta, rate = topple(
             start=rng.uniform(0.17, 0.3),
             rate=rng.uniform(0.6, 1.4),
             end=float(np.arccos(0.12 / waist_m)),
@@ -225,25 +221,25 @@ class Body:
             arm=self.arm + rng.normal(0.0, 0.15, 2),
         )
         trip = rng.uniform(1.0, 6.0)
-        _pulse(lost.acc, 0.12, 0.12, (-trip * ahead[0], -trip * ahead[1], rng.uniform(-2.0, 2.0)))
+        pulse(lost.acc, 0.12, 0.12, (-trip * ahead[0], -trip * ahead[1], rng.uniform(-2.0, 2.0)))
 
-        knees = rng.uniform(0.0, 0.35) * _smooth(len(theta))  # they give way on the way down
+        knees = rng.uniform(0.0, 0.35) * smooth(len(theta))  # they give way on the way down
         out = waist_m * np.sin(theta)
         up = waist_m * np.cos(theta) * (1.0 - knees)
         down = self._rest(len(theta) / FINE_HZ, sway=rng.uniform(1.0, 3.5))  # they struggle
         down.lean[:] = trunk * theta[:, None] * ahead
         self.lean = down.lean[-1]
-        down.acc[:, :2] += _second(out)[:, None] * ahead
-        down.acc[:, 2] += _second(up)
+        down.acc[:, :2] += second(out)[:, None] * ahead
+        down.acc[:, 2] += second(up)
         # The arm keeps hanging while the trunk turns, and reaches out.
         reach = rng.uniform(0.0, 0.6) * ahead
         down.arm[:] += rng.uniform(0.2, 1.0) * (down.lean - down.lean[0])
-        down.arm[:] += _smooth(len(theta))[:, None] * reach
+        down.arm[:] += smooth(len(theta))[:, None] * reach
         self.arm = down.arm[-1]
 
         # Knees, hands or a foot touch first.
         touch = rng.uniform(0.0, 16.0)
-        _pulse(
+        pulse(
             down.acc,
             len(theta) / FINE_HZ - rng.uniform(0.05, 0.3),
             rng.uniform(0.05, 0.12),
@@ -255,7 +251,7 @@ class Body:
         hand = rng.uniform(-0.12, 0.02)  # the hands meet the floor before the trunk, mostly
         at = (len(lost.roll) + len(down.roll)) / FINE_HZ + hand
         width = rng.uniform(0.02, 0.05)
-        _pulse(piece.hand, at, width, (0, 0, np.pi * rng.uniform(0.8, 2.5) / (2 * width)))
+        pulse(piece.hand, at, width, (0, 0, np.pi * rng.uniform(0.8, 2.5) / (2 * width)))
         self.lying, self.seated = True, False
         return piece._replace(impact=len(lost.roll) + len(down.roll) + hit.impact)
 
@@ -267,7 +263,7 @@ class Body:
         tilt = np.radians(np.clip(rng.normal(93.0, 10.0), 68.0, 118.0))
         lean, hung = self.lean, self.arm
         # The forearm comes to lie as well, somewhere about where the body points.
-        flat = rng.normal(1.45, 0.25) * _turned(ahead, rng.normal(0.0, 0.8))
+        flat = rng.normal(1.45, 0.25) * turned(ahead, rng.normal(0.0, 0.8))
         piece = self._turn(
             rng.uniform(1.0, 1.6),
             ahead * tilt,
@@ -278,10 +274,10 @@ class Body:
         )
         n = len(piece.roll)
         # Trunk and forearm are down within 0.4 s; the trunk swings past its place and comes back.
-        down = _soon(n, rng.uniform(0.25, 0.45))[:, None]
+        down = soon(n, rng.uniform(0.25, 0.45))[:, None]
         past = np.exp(-(((np.arange(n) / FINE_HZ - 0.45) / 0.2) ** 2))[:, None]
         piece.lean[:] = lean + down * (self.lean - lean) + rng.uniform(0.0, 0.8) * past * ahead
-        piece.arm[:] = hung + _soon(n, 0.25)[:, None] * (self.arm - hung)
+        piece.arm[:] = hung + soon(n, 0.25)[:, None] * (self.arm - hung)
         # Limbs come down after the trunk: 0.3 to 1 s until all is quiet.
         quiet = np.exp(-np.arange(n) / (rng.uniform(0.12, 0.4) * FINE_HZ))
         piece.acc[:] *= quiet[:, None]
@@ -291,13 +287,13 @@ class Body:
         peak = np.pi * speed * (1.0 + bounce) / (2.0 * width)
         slide = -rng.uniform(0.2, 0.6) * peak
         push = (slide * ahead[0], slide * ahead[1], peak)
-        _pulse(piece.acc, width / 2, width, push)
+        pulse(piece.acc, width / 2, width, push)
         flight = 2.0 * bounce * speed / G
         again = width + flight
         light = slice(round(width * FINE_HZ), round(again * FINE_HZ))
         piece.acc[light, 2] -= 0.7 * G
         for after, share in ((again, bounce), (rng.uniform(0.12, 0.25), rng.uniform(0.0, 0.2))):
-            _pulse(piece.acc, after + width / 2, width, tuple(share * value for value in push))
+            pulse(piece.acc, after + width / 2, width, tuple(share * value for value in push))
         t = np.arange(len(piece.roll)) / FINE_HZ
         ring = 0.16 * peak * np.exp(-t / rng.uniform(0.04, 0.09))
         axis = rng.normal(size=3)
@@ -313,9 +309,9 @@ class Body:
         piece = self._rest(seconds, sway=0.3)
         n = len(piece.roll)
         # Steps vary by a few percent, in time and in force.
-        pace = step_hz * (1.0 + 0.04 * _noise(rng, n, 0.5))
+        pace = step_hz * (1.0 + 0.04 * noise(rng, n, 0.5))
         phase = np.cumsum(pace) / FINE_HZ
-        force = 1.0 + 0.12 * _noise(rng, n, 1.0)
+        force = 1.0 + 0.12 * noise(rng, n, 1.0)
         fade = np.minimum(1.0, np.minimum(np.arange(n), np.arange(n)[::-1]) / (0.4 * FINE_HZ))
         wave = 2 * np.pi * phase
         piece.acc[:, 2] += fade * force * swing * (np.sin(wave) + 0.3 * np.sin(2 * wave + 0.7))
@@ -323,7 +319,7 @@ class Body:
         piece.acc[:, 1] += fade * force * 0.5 * swing * np.sin(wave / 2 + 0.4)
         for index in np.flatnonzero(np.diff(np.floor(phase))):
             hard = fade[index] * strike * rng.uniform(0.6, 1.4)
-            _pulse(piece.acc, index / FINE_HZ, 0.04, (-0.5 * hard, 0.2 * hard, hard))
+            pulse(piece.acc, index / FINE_HZ, 0.04, (-0.5 * hard, 0.2 * hard, hard))
         piece.lean[:, 0] += fade * (0.05 + 0.03 * np.sin(wave))
         piece.lean[:, 1] += fade * 0.04 * np.sin(wave / 2)
         piece.arm[:, 0] += fade * arm * np.sin(wave / 2)
@@ -331,8 +327,8 @@ class Body:
 
     def _rest(self, seconds: float, sway: float, low_hz: float = 4.0) -> Piece:
         n = max(1, round(seconds * FINE_HZ))
-        acc = sway * np.stack([_noise(self.rng, n, low_hz) for _ in range(3)], axis=1)
-        hand = 1.5 * sway * np.stack([_noise(self.rng, n, 6.0) for _ in range(3)], axis=1)
+        acc = sway * np.stack([noise(self.rng, n, low_hz) for _ in range(3)], axis=1)
+        hand = 1.5 * sway * np.stack([noise(self.rng, n, 6.0) for _ in range(3)], axis=1)
         still = np.ones((n, 1))
         return Piece(still * self.lean, np.full(n, self.roll), acc, still * self.arm, hand)
 
@@ -347,66 +343,12 @@ class Body:
     ) -> Piece:
         """To a new posture by minimum jerk."""
         piece = self._rest(seconds, sway, low_hz)
-        s = _smooth(len(piece.roll))
+        s = smooth(len(piece.roll))
         piece.lean[:] += s[:, None] * (np.asarray(lean) - self.lean)
         piece.roll[:] += s * roll
         piece.arm[:] += s[:, None] * (np.asarray(arm) - self.arm)
         self.lean, self.roll, self.arm = np.array(lean), self.roll + roll, np.array(arm)
         return piece
-
-
-def _topple(start: float, rate: float, end: float, pull: float) -> tuple[FloatArray, FloatArray]:
-    """Angle and rate of a rod that falls from `start` to `end` rad: theta'' = pull sin theta."""
-    theta, speed = [start], [rate]
-    while theta[-1] < end:
-        speed.append(speed[-1] + pull * float(np.sin(theta[-1])) / FINE_HZ)
-        theta.append(theta[-1] + speed[-1] / FINE_HZ)
-    return np.array(theta), np.array(speed)
-
-
-def _turned(direction: FloatArray, angle: float) -> FloatArray:
-    """A horizontal direction (x, y) turned by `angle` rad."""
-    (x, y), c, s = direction, np.cos(angle), np.sin(angle)
-    return np.array([c * x - s * y, s * x + c * y])
-
-
-def _smooth(n: int) -> FloatArray:
-    """0 to 1 by minimum jerk."""
-    s = np.linspace(0.0, 1.0, n)
-    return np.asarray(s**3 * (10.0 - 15.0 * s + 6.0 * s**2))
-
-
-def _soon(n: int, seconds: float) -> FloatArray:
-    """0 to 1 by minimum jerk within `seconds`, then 1; n samples."""
-    rise = _smooth(round(seconds * FINE_HZ))
-    return np.concatenate([rise, np.ones(max(0, n - len(rise)))])[:n]
-
-
-def _arc(n: int) -> FloatArray:
-    """0 to 1 and back, smoothly."""
-    s = np.linspace(0.0, 1.0, n)
-    return np.asarray(np.sin(np.pi * s) ** 2)
-
-
-def _second(path: FloatArray) -> FloatArray:
-    """Second derivative in time of a path on the fine grid."""
-    return np.asarray(np.gradient(np.gradient(path)), np.float64) * FINE_HZ**2
-
-
-def _noise(rng: np.random.Generator, n: int, low_hz: float) -> FloatArray:
-    """Gaussian noise of unit spread below about `low_hz`: knots at twice that rate, joined."""
-    knots = rng.normal(size=int(n / FINE_HZ * 2 * low_hz) + 3)
-    at = np.arange(n) / FINE_HZ * 2 * low_hz + rng.uniform()
-    # Linear joining loses a third of the variance.
-    return np.asarray(np.interp(at, np.arange(len(knots)), knots) * np.sqrt(1.5))
-
-
-def _pulse(acc: FloatArray, middle_s: float, width_s: float, peak: tuple[float, ...]) -> None:
-    """Add a half sine of contact, in place; what lies outside is cut off."""
-    first, n = round((middle_s - width_s / 2) * FINE_HZ), max(2, round(width_s * FINE_HZ))
-    shape = np.sin(np.pi * (np.arange(n) + 0.5) / n)
-    inside = slice(max(0, first), max(0, min(len(acc), first + n)))
-    acc[inside] += shape[inside.start - first : inside.stop - first, None] * np.asarray(peak)
 
 
 def _join(*pieces: Piece) -> Piece:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_rt.bundle import Bundle
-from edge_rt.core.errors import ManifestError
+from edge_rt.core.errors import InputError, ManifestError
 from edge_rt.core.hop import Hop, HopFlag
 from edge_rt.core.manifest import FallManifest
 from edge_rt.core.timebase import MAX_GAP_S, TICKS_PER_S, ClockCounters, SampleClock, Stamps, Ticks
@@ -24,6 +24,7 @@ from edge_rt.falls.line import Line, Samples, join
 HISTORY_S = 30.0
 # Samples kept back until a hop is due; reached only by stamps far denser than any accelerometer.
 MAX_PENDING = 4096
+LATEST_S = 1e10  # year 2286 of the Unix clock; later stamps are no times, and overflow ticks
 FEW = 8  # samples: up to here one by one is cheaper than by array
 SATURATED = 0.998  # share of the range that counts as its end: two's complement stops one short
 
@@ -60,7 +61,8 @@ class FallDetector:
         stamps: Stamps = "even",
         max_gap_s: float = MAX_GAP_S,
     ) -> None:
-        self._limit_g = SATURATED * range_g
+        # Rounded as the samples are, so that array and number compare alike.
+        self._limit_g = float(np.float32(SATURATED * range_g))
         self._clock_of = (rate_hz, stamps, max_gap_s)
         self._bundle = bundle
         self.manifest = _manifest(bundle)
@@ -99,25 +101,28 @@ class FallDetector:
         """Take samples, return the hops that they complete, oldest first.
 
         Samples with a NaN or infinity are dropped, counted and flagged; see core.timebase for
-        stamps. Raises ModelError when the engine fails.
+        stamps. The block may be reused afterwards. Raises InputError for arrays of other shapes
+        than (n,) and (n, 3), ModelError when the engine fails.
         """
-        t_s, acc_g = block
+        t_s, acc_g = np.asarray(block.t_s, np.float64), np.asarray(block.acc_g, np.float32)
+        if acc_g.shape != (len(t_s), 3):
+            raise InputError(f"samples {acc_g.shape} for {t_s.shape} stamps; give (n, 3) and (n,)")
         # numpy's cost is by the call: for few samples plain numbers are ten times cheaper.
-        if len(t_s) <= FEW or not (np.isfinite(acc_g).all() and np.isfinite(t_s).all()):
+        if len(t_s) <= FEW or not (np.isfinite(acc_g).all() and (np.abs(t_s) < LATEST_S).all()):
             return self._push_singly(t_s, acc_g)
         hops = []
         for run in self._clock.place(t_s):
             if run.fresh:
                 hops += self._restart(int(run.ticks[0]))
             self._seal()
-            self._pending.append(self._mark(run.ticks, acc_g[run.keep]))
+            self._pending.append(self._mark(run.ticks, acc_g[run.keep].copy()))
             hops += self._flush_if_due(int(run.ticks[-1]))
         return hops
 
     def _push_singly(self, t_s: npt.NDArray[np.float64], acc_g: Float32Array) -> list[Hop]:
         hops: list[Hop] = []
         for stamp, (x, y, z) in zip(t_s.tolist(), acc_g.tolist(), strict=True):
-            if not math.isfinite(stamp + x + y + z):
+            if not (math.isfinite(x + y + z) and abs(stamp) < LATEST_S):
                 self.not_finite += 1
                 self._dropped = HopFlag.NOT_FINITE.value
                 continue

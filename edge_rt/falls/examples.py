@@ -24,6 +24,16 @@ POSITIVE_S = (0.8, 2.4)  # windows that end so long after the peak hold impact a
 UNTOUCHED_S = -0.3  # until then a fall trial is an ordinary activity
 SETTLED_S = 0.3  # start-up is judged from here on
 
+# How other sensors differ (`vary`). Wider than data sheets say: straps, cases and cheap clones.
+GAIN = 0.12
+OFFSET_G = 0.04  # standard deviation
+NOISE_G = 0.02  # largest rms
+SPEED = 0.05  # nominal rates are off by some per cent
+SLOW_SHARE = 0.35  # of the variants come from a slow sensor
+SLOW_HZ = (12.0, 60.0)
+RANGES_G = {2.0: 0.12, 4.0: 0.22, 8.0: 0.2, 16.0: 0.46}  # range: share
+LATE_SHARE = 0.3  # are switched on shortly before the fall
+
 FALL, NONE, IGNORED = 1, 0, -1
 
 
@@ -75,13 +85,13 @@ def vary(placed: Placed, rng: np.random.Generator) -> Placed:
     ticks, acc, peak = placed.ticks, placed.acc_g.astype(np.float64), placed.peak
     begin = _begin(placed, rng)
     acc, ticks = acc[begin:], ticks[begin:]
-    acc = acc @ _rotation(rng).T * rng.uniform(0.88, 1.12) + rng.normal(0.0, 0.04, 3)
-    if rng.random() < 0.35:
+    acc = acc @ _rotation(rng).T * rng.uniform(1 - GAIN, 1 + GAIN) + rng.normal(0, OFFSET_G, 3)
+    if rng.random() < SLOW_SHARE:
         acc, ticks = _decimate(acc, ticks, rng)
-    speed = rng.uniform(0.95, 1.05)  # nominal rates are off by some per cent
+    speed = rng.uniform(1 - SPEED, 1 + SPEED)
     ticks, peak = np.rint(ticks * speed).astype(np.int64), round(peak * speed)
-    limit = rng.choice([2.0, 4.0, 8.0, 16.0], p=[0.12, 0.22, 0.2, 0.46])
-    acc += rng.normal(0.0, rng.uniform(0.0, 0.02), acc.shape)
+    limit = rng.choice(list(RANGES_G), p=list(RANGES_G.values()))
+    acc += rng.normal(0.0, rng.uniform(0.0, NOISE_G), acc.shape)
     acc = np.clip(acc, -limit, limit)
     return Placed(placed.trial, ticks, acc.astype(np.float32), peak)
 
@@ -89,7 +99,7 @@ def vary(placed: Placed, rng: np.random.Generator) -> Placed:
 def _begin(placed: Placed, rng: np.random.Generator) -> int:
     """First sample kept: anywhere in the first hop, or at times late: a fall soon after start."""
     ticks = placed.ticks
-    late = rng.random() < 0.3
+    late = rng.random() < LATE_SHARE
     if not late:
         at = rng.uniform(0.0, 0.16)
     elif placed.trial.is_fall:
@@ -117,8 +127,8 @@ def _rotation(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 def _decimate(
     acc: npt.NDArray[np.float64], ticks: Ticks, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], Ticks]:
-    """A sensor of 12 to 60 Hz without a filter: the nearest sample at each of its own times."""
-    rate_hz = float(np.exp(rng.uniform(np.log(12.0), np.log(60.0))))
+    """A slow sensor without a filter: the nearest sample at each of its own times."""
+    rate_hz = float(np.exp(rng.uniform(np.log(SLOW_HZ[0]), np.log(SLOW_HZ[1]))))
     times = np.arange(ticks[0], ticks[-1], TICKS_PER_S / rate_hz)
     nearest = np.unique(np.minimum(np.searchsorted(ticks, times), len(ticks) - 1))
     return acc[nearest], ticks[nearest]

@@ -14,7 +14,8 @@ import numpy as np
 
 from edge_rt.core.errors import InputError
 from edge_rt.core.types import FloatArray, SampleBlock
-from edge_rt.falls.body import FINE_HZ, MOTIONS, TIMED, Body, G, Piece
+from edge_rt.falls.body import MOTIONS, TIMED, Body, Piece
+from edge_rt.falls.curves import FINE_HZ, G
 
 NOISE_G = 0.005  # rms an axis; ADXL345 data sheet rev. G: about 1 LSB at 100 Hz
 LSB_G = 1 / 256  # ADXL345 at full resolution

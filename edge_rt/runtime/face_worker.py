@@ -151,13 +151,13 @@ class Worker:
             camera = make_camera(self._config.camera)
             try:
                 camera.open()
-            except CameraError as error:
+            except (CameraError, InputError) as error:  # InputError: a replayed file
                 self._lose(str(error))
                 return None
             self._camera = camera
         try:
             frame = self._camera.read(READ_S)
-        except CameraError as error:
+        except (CameraError, InputError) as error:
             self._lose(str(error))
             return None
         except EOFError:

@@ -76,9 +76,13 @@ def alignment(detector: FaceDetector, faces: Path) -> npt.NDArray[np.float64]:
     return np.asarray((mean + mirrored) / 2.0)
 
 
-def chips(detector: FaceDetector, embedder: FaceEmbedder, faces: Path) -> list[ImageArray]:
+def chips(
+    detector: FaceDetector, embedder: FaceEmbedder, faces: Path
+) -> list[ImageArray]:
     """Aligned chips, uint8 (150, 150, 3) RGB, of people that no figure is scored on."""
-    paths = [p for d in ("caltech", "johns") for p in sorted((faces / d).rglob("*.jpg"))]
+    paths = [
+        p for d in ("caltech", "johns") for p in sorted((faces / d).rglob("*.jpg"))
+    ]
     random.Random(SEED).shuffle(paths)
     out = []
     for k, path in enumerate(paths):
@@ -95,7 +99,9 @@ def main() -> None:
     parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("models") / NAME)
     parser.add_argument("--detect", type=Path, default=Path("models/face-detect"))
-    parser.add_argument("--dlib", type=Path, help="the source archive, instead of fetching it")
+    parser.add_argument(
+        "--dlib", type=Path, help="the source archive, instead of fetching it"
+    )
     parser.add_argument("--stills", type=Path, help="the stills' source archive")
     args = parser.parse_args()
 
@@ -107,13 +113,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         blank = np.zeros((1, SIZE, SIZE, 3))
-        common.write_bundle(folder, manifest(template), common.apart(_float, dat), blank, "-")
+        common.write_bundle(
+            folder, manifest(template), common.apart(_float, dat), blank, "-"
+        )
         plain = open_bundle(folder, "litert")
         embedder = FaceEmbedder(plain)
         model = common.apart(_int8, dat, chips(detector, embedder, args.faces))
         golden = []
         for name in ("obama", "obama2", "biden"):
-            still = common.member(common.WHITE_HOUSE, f"test_images/{name}.jpg", args.stills)
+            still = common.member(
+                common.WHITE_HOUSE, f"test_images/{name}.jpg", args.stills
+            )
             image = decode_image(still, name)
             (face, *_) = detector.find(image)
             golden.append(embedder.align(image, face.keypoints)[..., ::-1].copy())
@@ -158,7 +168,10 @@ def _card(out: Path, detect: Bundle, plain: Bundle, args: argparse.Namespace) ->
         )
         print(rows[-1], flush=True)
     others = []
-    for name, what in (("orl", "ORL, greyscale 92x112"), ("lfw_colour", "LFW in colour, 4 people")):
+    for name, what in (
+        ("orl", "ORL, greyscale 92x112"),
+        ("lfw_colour", "LFW in colour, 4 people"),
+    ):
         r = evaluate_face(args.faces / f"pairs_{name}.csv", detect, ours)
         others.append(
             f"| {what} | {r['pairs']} | {_rate(r, 'far')} | {_rate(r, 'frr')} | "
@@ -175,7 +188,8 @@ def _card(out: Path, detect: Bundle, plain: Bundle, args: argparse.Namespace) ->
         frr=_rate(first, "frr"),
         pairs=first["pairs"],
         pictures=first["pictures"],
-        failures=", ".join(f"{k} {v}" for k, v in sorted(first["failures"].items())) or "none",
+        failures=", ".join(f"{k} {v}" for k, v in sorted(first["failures"].items()))
+        or "none",
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from edge_rt.adapters.eventreader import EventReader, check_database
+from edge_rt.core.errors import StorageError
 
 # Loads once and forks a producer for each line it is given: "<path> <first n> <waiting>".
 PRODUCER = """
@@ -107,10 +108,13 @@ def rounds(count: int, path: Path, seed: int) -> tuple[int, int]:
 
 def counted(path: Path) -> list[int]:
     """The producer's numbers in the log, after checking that the log is whole."""
-    if not path.exists():
+    reader = EventReader(path)
+    try:
+        reader.read()
+    except StorageError as error:  # killed before the log was born
+        assert "start the daemon once" in str(error)
         return []
     check_database(path)
-    reader = EventReader(path)
     numbers, place = [], 0
     while stored := reader.read(place, 1000):
         assert [s.sequence for s in stored] == list(range(place + 1, place + 1 + len(stored)))
