@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_rt import __version__
 from edge_rt.adapters.eventlog import EventLog
@@ -41,6 +41,9 @@ from edge_rt.runtime.saver import LatestSaver
 from edge_rt.runtime.sources import make_accelerometer
 from edge_rt.runtime.stamps import Stamps, read_boot_id
 from edge_rt.runtime.teller import Notice
+
+if TYPE_CHECKING:
+    from edge_rt.runtime.uplink_service import UplinkService
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ class Daemon:
         self._ready_s = 0.0
         self._stack = ExitStack()
         self._recorder: Recorder | None = None
+        self._uplink: UplinkService | None = None
         self._falls: FallService | None = None
         self._faces: FaceService | None = None
         self._savers: list[LatestSaver[Any]] = []
@@ -103,6 +107,8 @@ class Daemon:
             clock_trusted=clock_trusted,
         )
         recorder = self._start_recorder(state.path, stamps)
+        if config.mqtt.enabled:
+            self._start_uplink(state.path, recorder, stamps.boot_id)
         if config.falls.enabled:
             self._falls = self._make_falls(state.path, recorder)
         if config.faces.enabled:
@@ -141,6 +147,7 @@ class Daemon:
             "problems": self._problems(),
             "falls": self._falls.status() if self._falls else None,
             "faces": self._faces.status() if self._faces else None,
+            "mqtt": self._uplink.status() if self._uplink else None,
             "storage": self._recorder.status()._asdict(),
         }
 
@@ -155,6 +162,12 @@ class Daemon:
         if storage.storage == "failing":
             found.append(f"storage: {storage.error} ({storage.pending} events kept in memory)")
         found += [f"storage: {saver.problem}" for saver in self._savers if saver.problem]
+        if self._uplink is not None:
+            uplink = self._uplink.status()
+            if uplink["error"]:
+                found.append(f"mqtt: {uplink['error']}")
+            if uplink["alarms_unheard"]:
+                found.append(f"mqtt: {uplink['alarms_unheard']} alarms without a receipt")
         if self._falls is not None:
             falls = self._falls.status()
             if falls["sensor"] == "lost":
@@ -171,15 +184,33 @@ class Daemon:
         max_bytes = self.config.runtime.event_log_max_mb * 1024 * 1024
         path = folder / EVENTS_NAME
         recorder = Recorder(
-            # Nothing reads the log for others yet, so nothing pins what is in it.
+            # Only an uplink pins events: without one nobody will ever receipt them.
             lambda draft, check: EventLog(
-                path, draft, max_bytes=max_bytes, pinned=False, check=check
+                path, draft, max_bytes=max_bytes, pinned=self.config.mqtt.enabled, check=check
             ),
             stamps,
         )
         self._recorder = recorder
         self._stack.callback(recorder.close, CLOSE_S)
         return recorder
+
+    def _start_uplink(self, folder: Path, recorder: Recorder, boot_id: str) -> None:
+        # paho and TLS cost memory and time that a device without a broker need not spend.
+        from edge_rt.core.uplink_wire import Topics
+        from edge_rt.runtime.uplink_service import UplinkService
+
+        config, device = self.config.mqtt, self.config.device
+        siren = make_siren(self.config.outputs.siren)
+        self._uplink = UplinkService(
+            config,
+            Topics(device.fleet, device.name),
+            recorder,
+            folder / EVENTS_NAME,
+            lambda incident: siren.sound("alarm"),
+            boot_id=boot_id,
+        )
+        self._stack.callback(self._uplink.stop)
+        self._uplink.start()
 
     def _make_falls(self, folder: Path, recorder: Recorder) -> FallService:
         config = self.config.falls

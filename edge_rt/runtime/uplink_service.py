@@ -202,14 +202,15 @@ class UplinkService:
         """Alarms of an earlier run that nobody has receipted."""
         after = 0
         try:
-            self._logid = self._reader.logid()
+            # Through the recorder: it may only just be making the log.
+            self._logid = self._recorder.ask(lambda events: events.logid).result(IDLE_S)
             while found := self._reader.next_unreceipted(Lane.ALARM, after, 100):
                 for stored in found:
                     event = stored.event
                     incident = str(event.data.get("incident", ""))
                     self._patience.stage(event.what, incident, stored.sequence, self._clock())
                 after = found[-1].sequence
-        except (StorageError, InputError) as error:
+        except (StorageError, InputError, TimeoutError) as error:
             log.warning("uplink: alarms of earlier runs cannot be read yet: %s", error)
 
     # ---- sending ----
