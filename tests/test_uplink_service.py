@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 from broker import Broker, Pki
 
-from edge_rt.adapters.eventlog import EventLog
+from edge_rt.adapters.eventlog import DEFAULT_MAX_BYTES, EventLog
 from edge_rt.adapters.eventreader import EventReader
 from edge_rt.adapters.mqtt import Mqtt, Received
 from edge_rt.core.uplink import Rules
@@ -35,13 +36,22 @@ PATIENCE_S = 10.0
 class Device:
     """Recorder, log and uplink of one device."""
 
-    def __init__(self, folder: Path, config: MqttConfig, name: str = "dev1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: MqttConfig,
+        name: str = "dev1",
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        stamps: Stamps | None = None,
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.path = folder / "log.sqlite"
         self.topics = Topics("home", name)
         self.unheard: list[str] = []
-        stamps = Stamps(source_of("home", name), BOOT)
-        self.recorder = Recorder(lambda d, check: EventLog(self.path, d, check=check), stamps)
+        self.recorder = Recorder(
+            lambda d, check: EventLog(self.path, d, max_bytes=max_bytes, check=check),
+            stamps or Stamps(source_of("home", name), BOOT),
+        )
         assert self.recorder.flush(10)
         self.uplink = UplinkService(
             config,
@@ -217,7 +227,8 @@ def test_a_refusal_is_a_status_and_one_event_and_no_loop(
     assert "Not authorized" in device.uplink.status()["error"]
     told = [event.data for event in device.events("device", "uplink_refused")]
     assert told == [
-        {"what": what, "reason": "Not authorized"} for what in dict.fromkeys(d["what"] for d in told)
+        {"what": what, "reason": "Not authorized"}
+        for what in dict.fromkeys(d["what"] for d in told)
     ]
     assert {"telemetry"} <= {data["what"] for data in told}
     assert device.uplink.status()["connects"] == 1
@@ -338,3 +349,56 @@ def test_a_killed_connection_is_told_by_the_last_will(
     wait_for(lambda: heard("offline"))
     thief.close()
     watcher.close()
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.parametrize(
+    ("count", "max_bytes"),
+    [
+        pytest.param(6_000, 2**20, id="commit"),
+        pytest.param(100_000, 2**23, id="release", marks=pytest.mark.release),
+    ],
+)
+def test_a_day_without_a_broker_keeps_alarms_and_accounts_for_what_went(
+    make_broker: Callable[..., Broker], make: Make, tmp_path: Path, count: int, max_bytes: int
+) -> None:
+    broker = make_broker(None, start=False)
+    elapsed = [0]
+
+    def seconds() -> float:  # the day passes evenly with the events
+        return 1.8e9 + 86_400 * elapsed[0] / count
+
+    stamps = Stamps(source_of("home", "dev1"), BOOT, wall_s=seconds, monotonic_s=seconds)
+    device = make(
+        Device, tmp_path / "device", config_for(broker), max_bytes=max_bytes, stamps=stamps
+    )
+    device.uplink.start()
+    alarms = set()
+    early_mb = 0.0
+    for start in range(0, count, 500):
+        tickets = []
+        for n in range(start, start + 500):
+            elapsed[0] = n
+            what = ("clock_stepped", "not_worn", "storage_low")[n % 3]
+            tickets.append(device.recorder.announce("device", what, {"n": n}))
+        alarms.add(device.announce("fall", "suspected", incident=f"i{start}").id)
+        assert all(ticket.result(30) for ticket in tickets)
+        early_mb = early_mb or resident_mb() * (start >= count // 10)
+    assert resident_mb() - early_mb < 8, "memory grew with the length of the outage"
+    assert device.path.stat().st_size < 1.3 * max_bytes
+    broker.start()
+    site = make(Site, broker, tmp_path / "site")
+    site.until(lambda: device.awaiting() == 0, 60)
+    assert alarms <= {a.event.id for a in site.arrived}
+    first_others = [a.event.what for a in site.arrived].index("storage_low")
+    assert first_others >= len(alarms), "alarms come first"
+    told = [a.event.data["count"] for a in site.arrived if a.event.what == "dropped"]
+    (key,) = site.store.known()
+    # Nothing just vanished: what did not come was told of, range by range.
+    assert site.store.log(*key).gaps() == []
+    assert sum(told) > count // 2
+    assert len(site.arrived) + sum(told) == device.recorder.status().last_sequence

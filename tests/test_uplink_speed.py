@@ -42,9 +42,7 @@ class Remote:
         folder.mkdir()
         cert, key = broker.pki.client("@receiver")
         ca = str(broker.pki.authority.folder / "ca.crt")
-        config = MqttConfig(
-            host=broker.host, port=broker.port, ca=ca, cert=str(cert), key=str(key)
-        )
+        config = MqttConfig(host=broker.host, port=broker.port, ca=ca, cert=str(cert), key=str(key))
         given = folder / "peer.json"
         given.write_bytes(msgspec.json.encode(Peer(str(folder), config, 0)))
         self._process = subprocess.Popen([sys.executable, str(PEER), "receiver", str(given)])
@@ -70,9 +68,7 @@ def bare(broker: Broker, body: bytes) -> float:
     client = Client(CallbackAPIVersion.VERSION2, client_id="bare", protocol=MQTTv5)
     client.tls_set(str(settings.ca), str(settings.cert), str(settings.key))
     client.max_inflight_messages_set(WINDOW)
-    client.on_socket_open = lambda c, u, s: s.setsockopt(
-        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-    )
+    client.on_socket_open = lambda c, u, s: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     room, connected, done = threading.Semaphore(WINDOW), threading.Event(), threading.Event()
     left = EVENTS
 

@@ -44,6 +44,10 @@ class Held:
     def ranges(self) -> list[Range]:
         return list(zip(self._starts, self._ends, strict=True))
 
+    @property
+    def range_count(self) -> int:
+        return len(self._starts)
+
     def gaps(self, upto: int) -> Iterator[Range]:
         """What is missing from 1 to `upto`, ascending."""
         expected = 1

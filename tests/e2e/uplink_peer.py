@@ -1,6 +1,6 @@
 """Processes that the outage test kills: a device that journals what it announces, and a receiver.
 
-    python uplink_peer.py device|receiver FILE.json
+python uplink_peer.py device|receiver FILE.json
 """
 
 from __future__ import annotations
