@@ -13,6 +13,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 48
 SCORE_LOW, SCORE_HIGH = -12.0, 8.0  # logits; outside they are drawn at the edge
 SHOWN_EVENTS = 10
+SHOWN_CHARACTERS = 10  # of an id: enough to tell two apart on the screen
 STATE_COLOURS = {"alarm": "bold white on red", "prealarm": "bold black on yellow"}
 
 State = dict[str, Any]
@@ -124,7 +125,7 @@ def _faces(faces: State) -> str:
     lines = [
         f"[{colour}]{outcome.upper()}[/] {last.get('person') or last.get('reason') or ''}",
         f"sees: {faces['seen'] or '--'} {faces['seen_reason']}",
-        f"attempt: {faces['state']}, liveness {faces['liveness']}",
+        f"{faces['state']}, liveness {faces['liveness']}",
         f"camera {faces['camera']}, {faces['frames']} frames, worker {faces['worker']}",
     ]
     return "\n".join(lines)
@@ -144,9 +145,9 @@ def event_line(event: State) -> str:
     data = event["data"]
     why = data.get("why") or {}
     parts = [f"{int(event['sequence']):>4}  {event['type'].removeprefix('edge_rt.'):<18}"]
-    for key in ("incident", "outcome", "person", "reason", "detail"):
+    for key in ("incident", "person", "reason", "detail"):
         if data.get(key):
-            parts.append(f"{key} {str(data[key])[:18]}")
+            parts.append(f"{key} {str(data[key])[:SHOWN_CHARACTERS]}")
     for key in ("mean", "peak_g", "delay_s", "posture"):
         if why.get(key) is not None:
             parts.append(f"{key} {why[key]}")

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FIRST_EVENT_S = 0.5
 CLOSE_S = 3.0  # systemd waits longer; a disk that takes longer than this is sick
 
 
@@ -114,6 +115,8 @@ class Daemon:
         if config.faces.enabled:
             self._faces = self._make_faces(state.path, recorder, stamps.boot_id)
         recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
+        # Whoever finds the control socket finds the log too; a sick disk holds up nothing for long.
+        recorder.flush(FIRST_EVENT_S)
         for service in (self._falls, self._faces):
             if service is not None:
                 self._stack.callback(service.close)
