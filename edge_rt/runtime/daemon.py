@@ -21,7 +21,7 @@ from edge_rt.adapters.statefile import StateFile
 from edge_rt.bundle import Bundle, open_bundle
 from edge_rt.core.config import Config, SimulatedAccelerometer, parse_config
 from edge_rt.core.errors import ConfigError, InputError, ManifestError, StorageError
-from edge_rt.core.fall import State, rules_for
+from edge_rt.core.fall import FallRules, State, rules_for
 from edge_rt.core.manifest import FallManifest
 from edge_rt.core.types import Announce
 from edge_rt.core.unlock import Counters, UnlockMachine, penalised
@@ -34,7 +34,7 @@ from edge_rt.runtime.commands import Commands
 from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_service import FallService
-from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME, UNLOCK_NAME
+from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME, TWIN_NAME, UNLOCK_NAME
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.restoring import finish_restore
 from edge_rt.runtime.saver import LatestSaver
@@ -43,6 +43,7 @@ from edge_rt.runtime.stamps import Stamps, read_boot_id
 from edge_rt.runtime.teller import Notice
 
 if TYPE_CHECKING:
+    from edge_rt.runtime.twin_service import TwinService
     from edge_rt.runtime.uplink_service import UplinkService
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class Daemon:
         self._stack = ExitStack()
         self._recorder: Recorder | None = None
         self._uplink: UplinkService | None = None
+        self._twin: TwinService | None = None
+        self._fall_manifest: FallManifest | None = None
         self._falls: FallService | None = None
         self._faces: FaceService | None = None
         self._savers: list[LatestSaver[Any]] = []
@@ -109,7 +112,7 @@ class Daemon:
         )
         recorder = self._start_recorder(state.path, stamps)
         if config.mqtt.enabled:
-            self._start_uplink(state.path, recorder, stamps.boot_id)
+            config = self._load_twin(state.path)
         if config.falls.enabled:
             self._falls = self._make_falls(state.path, recorder)
         if config.faces.enabled:
@@ -121,6 +124,8 @@ class Daemon:
             if service is not None:
                 self._stack.callback(service.close)
                 service.start()
+        if config.mqtt.enabled:
+            self._start_uplink(state.path, recorder, stamps.boot_id)
         table = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
         ).table()
@@ -197,20 +202,42 @@ class Daemon:
         self._stack.callback(recorder.close, CLOSE_S)
         return recorder
 
-    def _start_uplink(self, folder: Path, recorder: Recorder, boot_id: str) -> None:
+    def _load_twin(self, folder: Path) -> Config:
+        """The configuration with the settings from afar that were last in force."""
         # paho and TLS cost memory and time that a device without a broker need not spend.
+        from edge_rt.core.twin import Desired
+        from edge_rt.runtime.twin_service import TwinService
+
+        file = StateFile(folder / TWIN_NAME, Desired)
+        self._twin = TwinService(self.config, file, self._apply)
+        return self._twin.load()
+
+    def _apply(self, config: Config) -> None:
+        """Make settings from afar live. Raises ConfigError where the bundle forbids them."""
+        if self._falls is not None and self._fall_manifest is not None:
+            self._falls.set_rules(_fall_rules(config, self._fall_manifest))
+        if self._uplink is not None:
+            self._uplink.set_patience(config.mqtt.alarm_patience_s)
+
+    def _start_uplink(self, folder: Path, recorder: Recorder, boot_id: str) -> None:
         from edge_rt.core.uplink_wire import Topics
+        from edge_rt.runtime.letters import Letter
         from edge_rt.runtime.uplink_service import UplinkService
 
-        config, device = self.config.mqtt, self.config.device
+        twin, device = self._twin, self.config.device
+        assert twin is not None
         siren = make_siren(self.config.outputs.siren)
         self._uplink = UplinkService(
-            config,
+            twin.config.mqtt,
             Topics(device.fleet, device.name),
             recorder,
             folder / EVENTS_NAME,
             lambda incident: siren.sound("alarm"),
             boot_id=boot_id,
+            handlers={
+                "twin/desired": lambda _, body: Letter("twin/reported", twin.desire(body), True)
+            },
+            greetings=lambda: [Letter("twin/reported", twin.report(), True)],
         )
         self._stack.callback(self._uplink.stop)
         self._uplink.start()
@@ -221,17 +248,8 @@ class Daemon:
         manifest = bundle.manifest
         if not isinstance(manifest, FallManifest):
             raise ManifestError(f"bundle {config.bundle} is not a fall model; see falls.bundle")
-        profile: dict[str, float | bool] = {
-            "cancel_window_s": config.alarm.cancel_window_s,
-            "escalated_window_s": config.alarm.escalated_window_s,
-            "cancel_on_recovery": config.alarm.cancel_on_recovery,
-        }
-        if config.threshold is not None:
-            profile["threshold"] = config.threshold
-        try:
-            rules = rules_for(manifest, **profile)
-        except ValueError as error:
-            raise ConfigError(f"[falls]: {error}; correct the configuration") from None
+        self._fall_manifest = manifest
+        rules = self._fall_rules_at_start(manifest)
         source = make_accelerometer(config.source, manifest.decision.placement)
         detector = FallDetector(
             bundle, rate_hz=source.rate_hz, range_g=source.range_g, stamps=config.stamps
@@ -255,6 +273,14 @@ class Daemon:
             lost_s=config.lost_s,
             speed=config.source.speed,
         )
+
+    def _fall_rules_at_start(self, manifest: FallManifest) -> FallRules:
+        if self._twin is not None:
+            try:
+                return _fall_rules(self._twin.config, manifest)
+            except ConfigError as error:  # a bundle with other bounds has come since
+                self._twin.forget(str(error))
+        return _fall_rules(self.config, manifest)
 
     def _restore(
         self, pipeline: FallPipeline, folder: Path, siren: Siren
@@ -304,6 +330,22 @@ class Daemon:
         bundle.interpreter.warm_up()
         self._engine = bundle.interpreter.engine
         return bundle
+
+
+def _fall_rules(config: Config, manifest: FallManifest) -> FallRules:
+    """The rules of the alarm machine. Raises ConfigError for what the bundle does not allow."""
+    falls = config.falls
+    profile: dict[str, float | bool] = {
+        "cancel_window_s": falls.alarm.cancel_window_s,
+        "escalated_window_s": falls.alarm.escalated_window_s,
+        "cancel_on_recovery": falls.alarm.cancel_on_recovery,
+    }
+    if falls.threshold is not None:
+        profile["threshold"] = falls.threshold
+    try:
+        return rules_for(manifest, **profile)
+    except ValueError as error:
+        raise ConfigError(f"[falls]: {error}; correct the configuration") from None
 
 
 def _announcer(recorder: Recorder, model: str | None) -> Announce:

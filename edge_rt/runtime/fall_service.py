@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any, Literal
 
 from edge_rt.core.errors import DaemonError, EdgeRtError
-from edge_rt.core.fall import Event
+from edge_rt.core.fall import Event, FallRules
 from edge_rt.core.types import Accelerometer, Announce, SampleBlock
 from edge_rt.falls.pipeline import Announcement, FallPipeline
 from edge_rt.runtime.accelerometer import AccelerometerReader
@@ -95,6 +95,10 @@ class FallService:
             return answer.result(COMMAND_TIMEOUT_S)
         except (queue.Full, TimeoutError):
             raise DaemonError("the fall pipeline did not answer; see edge-rt status") from None
+
+    def set_rules(self, rules: FallRules) -> None:
+        """Other rules, live; frozen, so that no step sees half of them."""
+        self._pipeline.set_rules(rules)
 
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""

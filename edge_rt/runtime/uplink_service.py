@@ -10,7 +10,7 @@ import random as random_module
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.uplink_link import Backoff, Event, Link, State
 from edge_rt.core.uplink_wire import Status, Topics, decode_receipt
 from edge_rt.core.wire import Lane
+from edge_rt.runtime.letters import Handler, Inbox, Letter
 from edge_rt.runtime.receipt_writer import ReceiptWriter
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.teller import Notice
@@ -54,6 +55,8 @@ class UplinkService:
 
     boot_id    as in the events; alarms of this boot count for the latency in status()
     log_path   the event log that `recorder` writes
+    handlers   who gets what else is sent to the device, by topic filter without the base
+    greetings  what to say at each connect, besides `online`
     unheard    called on our thread with the incident of an alarm that nobody receipted in time;
                sounds the local siren, must return at once
     """
@@ -67,6 +70,8 @@ class UplinkService:
         unheard: Unheard,
         *,
         boot_id: str = "",
+        handlers: Mapping[str, Handler] | None = None,
+        greetings: Callable[[], Sequence[Letter]] = tuple,
         rules: Rules | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -75,6 +80,8 @@ class UplinkService:
         self._topics = topics
         self._recorder = recorder
         self._unheard = unheard
+        self._inbox = Inbox(topics, handlers or {})
+        self._greetings = greetings
         self._boot_id = boot_id
         self._clock = clock
         self._mqtt = connection(config, topics, boot_id)
@@ -288,9 +295,11 @@ class UplinkService:
         self._decided.clear()
         self._session_present = fact.session_present
         # Also when the session is present: an older edge_rt may have begun it, with fewer topics.
-        self._mqtt.subscribe([self._topics.ack])
+        self._mqtt.subscribe([self._topics.ack, *self._inbox.filters])
         self._uplink.connected(fact.receive_maximum, fact.max_packet_bytes, now)
         self._publish_status("online")
+        for letter in self._greetings():
+            self._post(letter)
 
     def _on_closed(self, fact: mqtt.Closed) -> None:
         if self._link.state not in (State.CONNECTING, State.ONLINE):
@@ -323,10 +332,12 @@ class UplinkService:
             self._tell_refusal("subscription", reason)
 
     def _on_received(self, fact: mqtt.Received) -> None:
-        if fact.topic != self._topics.ack:
-            self._counts["bad_input"] += 1
-            return
         try:
+            if fact.topic != self._topics.ack:
+                answer = self._inbox.deliver(fact.topic, fact.payload)
+                if answer is not None:
+                    self._post(answer)
+                return
             message = decode_receipt(fact.payload)
         except InputError as error:
             self._counts["bad_input"] += 1
@@ -342,6 +353,14 @@ class UplinkService:
             if lane is Lane.ALARM:
                 for alarm in self._patience.receipted(given):
                     log.warning("uplink: alarm %s was received at last", alarm.incident)
+
+    def _post(self, letter: Letter) -> None:
+        topic = f"{self._topics.base}/{letter.topic}"
+        self._mqtt.publish(topic, letter.payload, retain=letter.retain)
+
+    def set_patience(self, patience_s: float) -> None:
+        """From now on wait so long for an alarm's receipt."""
+        self._patience.patience_s = patience_s
 
     def _tell_refusal(self, what: str, reason: str) -> None:
         key = (str(what), reason)

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from broker import Broker, Pki
 from daemons import daemon
 
+from edge_rt.adapters.mqtt import Connected, Mqtt, Received
+from edge_rt.core.uplink_wire import Topics
 from edge_rt.fleet.receiver import Receiver
 from edge_rt.fleet.store import Store
 
@@ -91,6 +94,47 @@ def test_falls_are_watched_whatever_the_broker_does(
         problems = " ".join(running.status()["problems"])
         assert "refused" in problems and "without a receipt" in problems
         assert running.log.count("siren: sounding (alarm)") == 2
+
+
+def test_settings_from_afar_are_applied_live_and_survive_a_restart(
+    make_broker: Callable[..., Broker], pki: Pki, tmp_path: Path
+) -> None:
+    broker = make_broker(pki)
+    operator = Mqtt(broker.settings("@operator"))
+    operator.open()
+    topics = Topics("home", "dev1")
+    reported: list[dict[str, Any]] = []
+
+    def heard(**wanted: Any) -> bool:
+        for fact in operator.poll(0.1):
+            if isinstance(fact, Connected):
+                operator.subscribe([f"{topics.base}/twin/reported"])
+            elif isinstance(fact, Received):
+                reported.append(msgspec.json.decode(fact.payload))
+        return bool(reported) and wanted.items() <= reported[-1].items()
+
+    def desire(version: int, threshold: float) -> None:
+        wanted = {"version": version, "settings": {"falls": {"threshold": threshold}}}
+        topic = f"{topics.base}/twin/desired"
+        assert operator.publish(topic, msgspec.json.encode(wanted), retain=True) is not None
+
+    idle = config(broker)
+    idle["falls"]["source"] = {"driver": "simulated", "scene": "sitting"}
+    with daemon(tmp_path, idle) as running:
+        running.wait(lambda: heard(version=0), "the first report")
+        desire(1, 0.65)
+        running.wait(lambda: heard(version=1), "version 1 in force")
+        assert reported[-1]["settings"]["falls.threshold"] == 0.65
+        desire(2, 5.0)
+        running.wait(lambda: "rejected" in reported[-1] or heard(x=1), "the rejection")
+        assert "threshold" in reported[-1]["rejected"]["reason"]
+        assert reported[-1]["version"] == 1
+        running.stop(9)
+    reported.clear()
+    with daemon(tmp_path, idle) as running:
+        running.wait(lambda: heard(version=1), "the report after the restart")
+        assert reported[-1]["settings"]["falls.threshold"] == 0.65
+    operator.close()
 
 
 @pytest.mark.parametrize(
