@@ -43,7 +43,7 @@ BAD = {
 
 def test_a_good_face_passes_and_a_small_one_behind_it_does_not_matter() -> None:
     assert judge(GOOD, RULES) is None
-    assert judge(GOOD._replace(others=(0.5 * GOOD.width_px,)), RULES) is None
+    assert judge(GOOD._replace(others=(0.2 * GOOD.width_px,)), RULES) is None
 
 
 @pytest.mark.parametrize("reason", list(Reason))

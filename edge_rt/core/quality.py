@@ -45,16 +45,18 @@ class QualityRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Thresholds of the gate.
 
     They turn away what an embedder was never trained on, and are otherwise wide: a strict gate
-    locks people out in a dim hallway. On news photographs (LFW) they cost under 0.5 % of faces.
+    locks people out in a dim hallway. What they cost on news photographs (LFW) is on the card of
+    the embedder's bundle.
 
     min_width_px     width of the face box in the frame; below it the chip is enlarged so much that
                      the embedding says little
     min_inside       share of the face box inside the frame
-    second_face      a second face of this share of the first one's width makes the scene ambiguous
+    second_face      further faces of this share of the first one's width make an enrolment ambiguous
+                     (a bystander does not keep the enrolled from being recognised)
     min_level, max_level  mean grey level of the aligned chip, 0 to 255
     max_clipped      share of the chip at grey levels below 4 or above 251: detail that is gone
     min_contrast     standard deviation of grey levels
-    min_sharpness    variance of the Laplacian of the chip; an enlarged, blurred face has under 10
+    min_sharpness    variance of the Laplacian of the chip; news photographs have 9 to 330
     max_turn         nose tip off the middle of the eyes, in eye distances (0.5: nose under an eye)
     max_tilt_deg     slope of the line through the eyes
     nod_low, nod_high  height of the nose tip on the way from the eyes to the mouth, 0 to 1
@@ -62,15 +64,15 @@ class QualityRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     min_width_px: float = 48.0
     min_inside: float = 0.75
-    second_face: float = 0.6
+    second_face: float = 0.25
     min_level: float = 25.0
     max_level: float = 235.0
     max_clipped: float = 0.5
     min_contrast: float = 10.0
-    min_sharpness: float = 8.0
-    max_turn: float = 0.6
+    min_sharpness: float = 6.0
+    max_turn: float = 0.9
     max_tilt_deg: float = 45.0
-    nod_low: float = 0.15
+    nod_low: float = 0.05
     nod_high: float = 0.9
 
 
@@ -92,7 +94,7 @@ class Pose(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Everything the gate judges. others: widths in pixels of the further faces."""
+    """Everything the gate judges. others: widths in pixels of further faces, when enrolling."""
 
     width_px: float
     inside: float

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_rt.adapters.imaging import to_tensor, warp
 from edge_rt.bundle import Bundle
-from edge_rt.core.blazeface import Detection, decode, make_anchors
+from edge_rt.core.blazeface import Detection, decode, make_anchors, overlap
 from edge_rt.core.errors import ManifestError
 from edge_rt.core.manifest import DetectManifest
 from edge_rt.core.types import ImageArray
@@ -75,8 +75,15 @@ class FaceDetector:
         side = float(max(height, width))
         seen = self._look(image, (width - side) / 2.0, (height - side) / 2.0, side, CANDIDATE)
         seen.sort(key=lambda face: -prominence(face, width, height))
-        near = [self.follow(image, face) for face in seen[:MAX_FACES]]
-        return [face for face in near if face is not None]
+        faces: list[Detection] = []
+        for candidate in seen[:MAX_FACES]:
+            face = self.follow(image, candidate)
+            # Two candidates may lead to one face.
+            if face and all(
+                overlap(face.box, f.box[np.newaxis]) <= self._nms_iou for f in faces
+            ):
+                faces.append(face)
+        return faces
 
     def follow(self, image: ImageArray, face: Detection) -> Detection | None:
         """Look closely where a face was: in this picture, or in the one before. None if gone."""

@@ -28,7 +28,7 @@ from edge_rt.faces.embedder import FaceEmbedder
 
 STAGES = ("detect", "align", "quality", "embed", "frame")
 # A lone face is followed from frame to frame by one close look; the whole frame is searched again
-# every so many frames, so that a second person is noticed within half a second at 15 Hz.
+# every so many frames, so that a person who steps in front is noticed within half a second at 15 Hz.
 FOLLOW_FRAMES = 6
 
 
@@ -81,8 +81,8 @@ class FacePipeline:
     def process(self, image: ImageArray, enrolling: bool = False) -> Observation:
         """Look at a frame, uint8 (height, width, 3) blue-green-red.
 
-        A face is followed from frame to frame. enrolling: the picture stands for itself; it is
-        searched whole, and a second face of any size is a reason to refuse it.
+        The most prominent face counts, and is followed from frame to frame. enrolling: the picture
+        stands for itself; it is searched whole, and a second face is a reason to refuse it.
         """
         begun_s = self._clock()
         faces = self._find(image, enrolling)
@@ -113,11 +113,9 @@ class FacePipeline:
             return Observation()
         aligned_s = self._clock()
         self.latency.record("align", aligned_s - found_s)
-        facts = _facts(image, chip, faces)
-        rules = self._rules
-        reason = judge(facts, rules)
-        if reason is None and enrolling and facts.others:
-            reason = Reason.TWO_FACES
+        reason = judge(
+            _facts(image, chip, faces if enrolling else faces[:1]), self._rules
+        )
         judged_s = self._clock()
         self.latency.record("quality", judged_s - aligned_s)
         if reason is not None:

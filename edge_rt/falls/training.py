@@ -24,6 +24,7 @@ GRID = Grid(
     25.0, 97, 4, ("magnitude", "vertical", "horizontal", "jerk", "tilt_recent", "tilt_past")
 )
 EPOCHS = 16
+STEPS = 900  # at least: of a small data set more epochs, or it stays untrained
 BATCH = 64
 RATE = 4e-3  # peak learning rate of the one-cycle schedule (Smith & Topin 2018, arXiv:1708.07120)
 VARIANTS = 8  # a trial as recorded, and seven times changed
@@ -116,10 +117,13 @@ def train(trials: Sequence[Trial], bank: Bank, use: Sequence[int], seed: int) ->
     model = network(tf, bank.rows.shape[2], bank.rows.shape[3], None)
     n_nones = min(round(NONES_PER_FALL * len(falls)), len(nones))
     batches = (len(falls) + n_nones) // BATCH
-    step = _step(tf, model, EPOCHS * batches)
+    if not batches:
+        raise InputError(f"{len(pool)} stretches of recordings are too few to train on")
+    epochs = max(EPOCHS, -(-STEPS // batches))
+    step = _step(tf, model, epochs * batches)
     # Chance of an activity to be drawn: lively ones first, then those that score highest.
     weight = np.where(np.ptp(bank.rows[0, pool, :, 0], axis=1) < 0.3, 0.25, 1.0)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         chance = weight[nones] / weight[nones].sum()
         chosen = np.concatenate((falls, rng.choice(nones, n_nones, replace=False, p=chance)))
         rng.shuffle(chosen)
