@@ -41,7 +41,9 @@ ADVICE = {
 }
 
 
-class QualityRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class QualityRules(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """Thresholds of the gate.
 
     They turn away what an embedder was never trained on, and are otherwise wide: a strict gate
@@ -110,9 +112,13 @@ def judge(facts: Facts, rules: QualityRules) -> Reason | None:
     failed = {
         Reason.TOO_SMALL: facts.width_px < rules.min_width_px,
         Reason.EDGE_OF_FRAME: facts.inside < rules.min_inside,
-        Reason.TWO_FACES: any(w >= rules.second_face * facts.width_px for w in facts.others),
-        Reason.TOO_DARK: light.level < rules.min_level or light.dark > rules.max_clipped,
-        Reason.TOO_BRIGHT: light.level > rules.max_level or light.bright > rules.max_clipped,
+        Reason.TWO_FACES: any(
+            w >= rules.second_face * facts.width_px for w in facts.others
+        ),
+        Reason.TOO_DARK: light.level < rules.min_level
+        or light.dark > rules.max_clipped,
+        Reason.TOO_BRIGHT: light.level > rules.max_level
+        or light.bright > rules.max_clipped,
         Reason.LOW_CONTRAST: light.contrast < rules.min_contrast,
         Reason.BLURRED: facts.sharpness < rules.min_sharpness,
         Reason.TURNED: abs(pose.turn) > rules.max_turn,

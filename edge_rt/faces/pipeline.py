@@ -88,7 +88,9 @@ class FacePipeline:
         faces = self._find(image, enrolling)
         found_s = self._clock()
         self.latency.record("detect", found_s - begun_s)
-        seen = self._examine(image, faces, found_s, enrolling) if faces else Observation()
+        seen = (
+            self._examine(image, faces, found_s, enrolling) if faces else Observation()
+        )
         self.latency.record("frame", self._clock() - begun_s)
         return seen
 

