@@ -101,6 +101,16 @@ def test_the_window_obeys_the_brokers_receive_maximum() -> None:
     assert log.run(0.0) == [1, 2]
     log.uplink.connected(100, 0, 0.0)
     assert log.uplink.window == RULES.window
+    log.uplink.connected(5, 0, 0.0)
+    assert log.uplink.window == 3  # the rest is for what is no event
+
+
+def test_what_is_no_event_counts_in_the_window() -> None:
+    log = online(*[Lane.ALARM] * 6)
+    log.uplink.sent_other(99, 0.0)
+    assert log.run(0.0) == [1, 2, 3]
+    assert log.uplink.puback(99, True, 0.0) is None
+    assert log.run(0.0) == [4]
 
 
 def test_after_a_reconnect_only_what_has_no_receipt_goes_again() -> None:

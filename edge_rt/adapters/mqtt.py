@@ -221,6 +221,7 @@ class Mqtt:
         """Drop the connection without a word: the broker sends the last will."""
         client, self._client = self._client, None
         self._attempt += 1
+        self._facts.clear()  # tokens begin anew with each connection
         if client is not None:
             _silence(client)
             _drop(client)

@@ -22,6 +22,8 @@ ORDER = (Lane.ALARM, Lane.EVENT, Lane.TELEMETRY)
 
 # One fetch fills a window a few times over; 64 events of 0.5 KiB are read in under 1 ms.
 FETCH = 64
+# Places of the broker's limit for what is no event: it goes out at once, window or not.
+SPARE = 2
 # Topic, properties and header around an event's body (MQTT 5.0, section 3.3).
 PACKET_OVERHEAD_BYTES = 256
 
@@ -65,8 +67,7 @@ class Mark(NamedTuple):
 
 
 class _InFlight(NamedTuple):
-    lane: Lane
-    sequence: int
+    lane: Lane | None  # None: no event
     sent_s: float
 
 
@@ -112,8 +113,10 @@ class Uplink:
                                            0: none given
         """
         self.online = True
-        limit = receive_maximum or self.rules.window
-        self.window = max(1, min(self.rules.window, limit))
+        # A broker ends the connection of a client that goes past its limit.
+        spare = SPARE if receive_maximum > 2 * SPARE else 0
+        limit = receive_maximum - spare or self.rules.window
+        self.window = min(self.rules.window, limit)
         self._max_body_bytes = max_packet_bytes and max(1, max_packet_bytes - PACKET_OVERHEAD_BYTES)
         self._in_flight.clear()
         for lane in self._lanes.values():
@@ -203,12 +206,16 @@ class Uplink:
             lane.progress_s = now_s
         lane.high = max(lane.high, stored.sequence)
         lane.outstanding[stored.sequence] = None
-        self._in_flight[token] = _InFlight(stored.lane, stored.sequence, now_s)
+        self._in_flight[token] = _InFlight(stored.lane, now_s)
+
+    def sent_other(self, token: int, now_s: float) -> None:
+        """A message that is no event (status, settings) is on its way; it counts in the window."""
+        self._in_flight[token] = _InFlight(None, now_s)
 
     def puback(self, token: int, refused: bool, now_s: float) -> Lane | None:
         """The broker answered. Returns the lane that it refused, which pauses, then goes again."""
         message = self._in_flight.pop(token, None)
-        if message is None:
+        if message is None or message.lane is None:
             return None
         lane = self._lanes[message.lane]
         if not refused:

@@ -19,6 +19,8 @@ from edge_rt.fleet.store import Arrived, Store
 
 log = logging.getLogger(__name__)
 
+# Receipts without PUBACK; mosquitto takes 20 at once unless told otherwise.
+WINDOW = 20
 # A device is only called silent after this: a reconnect takes a moment.
 DEFAULT_SILENT_S = 60.0
 MAX_DEVICES = 10_000  # status lines and last-heard times are a few hundred bytes each
@@ -71,6 +73,9 @@ class Receiver:
         self.subscribed = False
         self._silent_s = silent_s
         self.listeners = listeners or Listeners()
+        self._due: dict[tuple[str, str], None] = {}
+        self._in_flight: set[int] = set()
+        self._window = WINDOW
         self._clock = clock
         self._wall = wall
         self._mqtt = mqtt.Mqtt(settings)
@@ -101,6 +106,8 @@ class Receiver:
                 case mqtt.Connected():
                     self._link.step(Event.ACCEPTED, self._clock())
                     self.error = ""
+                    self._in_flight.clear()
+                    self._window = min(WINDOW, fact.receive_maximum or WINDOW)
                     base = f"{ROOT}/{self.fleet}/+"
                     self._mqtt.subscribe([f"{base}/evt/+", f"{base}/status"])
                 case mqtt.Closed():
@@ -110,11 +117,14 @@ class Receiver:
                     if fact.refused:
                         self.error = f"the broker refused {fact.refused}"
                         log.error("fleet: %s", self.error)
-                case mqtt.Acked() if fact.code >= 128:
-                    self.error = f"the broker refused a receipt: {fact.reason}"
-                    log.error("fleet: %s", self.error)
+                case mqtt.Acked():
+                    self._in_flight.discard(fact.token)
+                    if fact.code >= 128:
+                        self.error = f"the broker refused a receipt: {fact.reason}"
+                        log.error("fleet: %s", self.error)
         if batch:
             self._keep(batch)
+        self._receipt()
         self._look_for_silence()
 
     def close(self) -> None:
@@ -160,13 +170,22 @@ class Receiver:
         fresh, touched = self.store.add(batch)
         self.counts["stored"] += len(fresh)
         self.counts["repeats"] += len(batch) - len(fresh)
-        for source, logid in touched:
-            _, _, fleet, device = source.split("/")
-            message = self.store.log(source, logid).receipt(logid)
-            self._mqtt.publish(Topics(fleet, device).ack, msgspec.json.encode(message))
-            self.counts["receipts"] += 1
+        self._due.update(dict.fromkeys(touched))
         for arrived in fresh:
             self.listeners.event(arrived)
+
+    def _receipt(self) -> None:
+        """Send the receipts that are due, as far as the broker takes them at once."""
+        while self._due and len(self._in_flight) < self._window:
+            source, logid = next(iter(self._due))
+            _, _, fleet, device = source.split("/")
+            message = self.store.log(source, logid).receipt(logid)
+            token = self._mqtt.publish(Topics(fleet, device).ack, msgspec.json.encode(message))
+            if token is None:  # the connection went: what was in doubt comes again
+                return
+            del self._due[source, logid]
+            self._in_flight.add(token)
+            self.counts["receipts"] += 1
 
     def _device(self, topics: Topics) -> Device | None:
         known = self.devices.get(topics.device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import msgspec
 
 from edge_rt.core.errors import StorageError
 from edge_rt.core.held import Held
-from edge_rt.core.uplink_wire import Range, ReceiptMessage
+from edge_rt.core.uplink_wire import MAX_ALSO, Range, ReceiptMessage
 from edge_rt.core.wire import Event, Lane
 
 _SCHEMA = """
@@ -64,7 +65,7 @@ class LogState:
         self.lanes = lanes  # highest sequence of each lane
         self.repeats = repeats
         self.conflicts = conflicts  # another event under a place already taken
-        self.arrived: dict[Lane, list[int]] = {}  # by the last add()
+        self.arrived: dict[Lane, deque[int]] = {}  # since the last receipt
 
     def take(self, event: Event, sequence: int) -> None:
         """It is held now; of a type that only a newer edge_rt knows, the lane may be any."""
@@ -75,14 +76,15 @@ class LogState:
         self.held.add(sequence)
         for lane in lanes:
             self.lanes[lane] = max(sequence, self.lanes.get(lane, 0))
-            self.arrived.setdefault(lane, []).append(sequence)
+            self.arrived.setdefault(lane, deque(maxlen=MAX_ALSO)).append(sequence)
 
     def receipt(self, logid: str) -> ReceiptMessage:
-        """What the device may be told after the last add()."""
+        """What the device may be told, once: the next one names only what comes after it."""
         given = {
             lane: self.held.receipt(upto, self.arrived.get(lane, ()))
             for lane, upto in self.lanes.items()
         }
+        self.arrived.clear()
         return ReceiptMessage(logid, given)
 
     def gaps(self) -> list[Range]:
@@ -125,10 +127,7 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 for item in arrived:
-                    key = (item.event.source, item.event.logid)
-                    if key not in touched:
-                        touched.add(key)
-                        self.log(*key).arrived.clear()
+                    touched.add((item.event.source, item.event.logid))
                     if self._insert(item):
                         fresh.append(item)
                 lines = b"".join(item.body + b"\n" for item in fresh)

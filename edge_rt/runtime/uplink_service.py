@@ -354,9 +354,12 @@ class UplinkService:
                 for alarm in self._patience.receipted(given):
                     log.warning("uplink: alarm %s was received at last", alarm.incident)
 
-    def _post(self, letter: Letter) -> None:
+    def _post(self, letter: Letter) -> int | None:
         topic = f"{self._topics.base}/{letter.topic}"
-        self._mqtt.publish(topic, letter.payload, retain=letter.retain)
+        token = self._mqtt.publish(topic, letter.payload, retain=letter.retain)
+        if token is not None:
+            self._uplink.sent_other(token, self._clock())
+        return token
 
     def set_patience(self, patience_s: float) -> None:
         """From now on wait so long for an alarm's receipt."""
@@ -372,7 +375,7 @@ class UplinkService:
 
     def _publish_status(self, status: str) -> int | None:
         state = Status(status, self._boot_id, self._logid, __version__)
-        return self._mqtt.publish(self._topics.status, msgspec.json.encode(state), retain=True)
+        return self._post(Letter("status", msgspec.json.encode(state), retain=True))
 
     # ---- the end ----
 
