@@ -73,7 +73,7 @@ def test_a_message_goes_round(make_broker: MakeBroker, pki: Pki, version: str) -
     device = Client(broker.settings("dev1", version=version))
     limits = device.wait(Connected)
     # 3.1.1 has no properties: no limit is known.
-    assert limits == Connected(False, *((100, 131072) if version == "5" else (0, 0)))
+    assert limits == Connected(False, *((1000, 131072) if version == "5" else (0, 0)))
     receiver = connected(broker.settings("@receiver", version=version))
     receiver.mqtt.subscribe(["edge-rt/v1/home/+/evt/+"])
     assert receiver.wait(Subscribed) == Subscribed(())

@@ -128,13 +128,16 @@ def test_a_failed_transaction_leaves_nothing_and_the_next_try_works(tmp_path: Pa
     assert lines(tmp_path) == rows(tmp_path) == [arrived(1).body, arrived(2).body]
 
 
-def test_lines_shorter_than_the_database_says_are_not_papered_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [b"", b"{}\n", b"\0" * 2000])
+def test_lines_that_a_power_cut_took_are_written_again(tmp_path: Path, left: bytes) -> None:
     store = Store(tmp_path)
-    store.add([arrived(1)])
+    store.add([arrived(1), arrived(2)])
     store.close()
-    (tmp_path / "events.jsonl").write_bytes(b"")
-    with pytest.raises(StorageError, match=r"events\.jsonl: shorter"):
-        Store(tmp_path)
+    (tmp_path / "events.jsonl").write_bytes(left)
+    store = Store(tmp_path)
+    store.add([arrived(3)])
+    store.close()
+    assert lines(tmp_path) == rows(tmp_path) == [arrived(n).body for n in (1, 2, 3)]
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:

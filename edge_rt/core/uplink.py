@@ -41,7 +41,7 @@ class Rules(msgspec.Struct, frozen=True):
     """
 
     window: int = 20
-    reserved: int = 4
+    reserved: int = 2
     unreceipted: int = 800
     resend_s: float = 15.0
     resend_cap_s: float = 300.0

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # Receipts without PUBACK; mosquitto takes 20 at once unless told otherwise.
 WINDOW = 20
+# Receipts of a backlog are joined for so long, of an alarm they go at once.
+RECEIPT_S = 0.02
 # A device is only called silent after this: a reconnect takes a moment.
 DEFAULT_SILENT_S = 60.0
 MAX_DEVICES = 10_000  # status lines and last-heard times are a few hundred bytes each
@@ -73,7 +75,7 @@ class Receiver:
         self.subscribed = False
         self._silent_s = silent_s
         self.listeners = listeners or Listeners()
-        self._due: dict[tuple[str, str], None] = {}
+        self._due: dict[tuple[str, str], float] = {}
         self._in_flight: set[int] = set()
         self._window = WINDOW
         self._clock = clock
@@ -98,6 +100,8 @@ class Receiver:
                 self._mqtt.open()
             else:
                 timeout_s = min(timeout_s, self._link.due_s - now)
+        if self._due and self._link.state is State.ONLINE and len(self._in_flight) < self._window:
+            timeout_s = min(timeout_s, max(0.0, min(self._due.values()) - now))
         batch: list[Arrived] = []
         for fact in self._mqtt.poll(timeout_s):
             match fact:
@@ -170,14 +174,20 @@ class Receiver:
         fresh, touched = self.store.add(batch)
         self.counts["stored"] += len(fresh)
         self.counts["repeats"] += len(batch) - len(fresh)
-        self._due.update(dict.fromkeys(touched))
+        now = self._clock()
+        hurried = {(a.event.source, a.event.logid) for a in batch if a.event.kind == "fall"}
+        for key in touched:
+            due_s = now if key in hurried else now + RECEIPT_S
+            self._due[key] = min(due_s, self._due.get(key, due_s))
         for arrived in fresh:
             self.listeners.event(arrived)
 
     def _receipt(self) -> None:
         """Send the receipts that are due, as far as the broker takes them at once."""
-        while self._due and len(self._in_flight) < self._window:
-            source, logid = next(iter(self._due))
+        now = self._clock()
+        for source, logid in [key for key, due_s in self._due.items() if due_s <= now]:
+            if len(self._in_flight) >= self._window:
+                return
             _, _, fleet, device = source.split("/")
             message = self.store.log(source, logid).receipt(logid)
             token = self._mqtt.publish(Topics(fleet, device).ack, msgspec.json.encode(message))

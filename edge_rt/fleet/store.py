@@ -1,7 +1,8 @@
 """What a receiver keeps: events in SQLite and as JSON lines, in step, before anything is receipted.
 
-The length of the lines file is part of the SQLite transaction: the lines are written and flushed
-to the disk first, and what a killed receiver wrote beyond the last commit is cut off at the start.
+The database is what a receipt stands for. The lines are written before its commit, which keeps
+their length: what a killed receiver wrote beyond that is cut off at the next start, and what a power
+cut took from the file is written again.
 """
 
 from __future__ import annotations
@@ -110,13 +111,9 @@ class Store:
             self._db.executescript(_SCHEMA)
             if self._meta("schema") != SCHEMA:
                 raise StorageError(f"{folder}: made by another edge_rt; choose another folder")
-            self._lines = (folder / "events.jsonl").open("ab", buffering=0)
             self._length = self._meta("lines")
-            if self._lines.seek(0, os.SEEK_END) < self._length:
-                raise StorageError(
-                    f"{folder}/events.jsonl: shorter than the database says; move both away"
-                )
-            self._lines.truncate(self._length)
+            self._lines = (folder / "events.jsonl").open("a+b", buffering=0)
+            self._mend_lines()
         self.logs: dict[_Key, LogState] = {}
 
     def add(self, arrived: Sequence[Arrived]) -> tuple[list[Arrived], set[_Key]]:
@@ -208,12 +205,21 @@ class Store:
             )
         return True
 
+    def _mend_lines(self) -> None:
+        last = self._db.execute("SELECT body FROM events ORDER BY arrival DESC LIMIT 1").fetchone()
+        end = last[0] + b"\n" if last else b""
+        self._lines.seek(max(0, self._length - len(end)))
+        if self._lines.read(len(end)) == end:
+            self._lines.truncate(self._length)
+            return
+        self._lines.truncate(0)
+        for (body,) in self._db.execute("SELECT body FROM events ORDER BY arrival"):
+            self._write_lines(body + b"\n")
+
     def _write_lines(self, lines: bytes) -> None:
         rest = memoryview(lines)
         while rest:  # a nearly full disk takes a part
             rest = rest[self._lines.write(rest) :]
-        if lines:
-            os.fdatasync(self._lines.fileno())
 
     def _is_same(self, event: Event, sequence: int) -> bool:
         row = self._db.execute(

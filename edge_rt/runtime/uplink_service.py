@@ -20,7 +20,6 @@ from edge_rt import __version__
 from edge_rt.adapters import mqtt
 from edge_rt.adapters.eventreader import EventReader
 from edge_rt.core.errors import InputError, StorageError
-from edge_rt.core.latency import LatencyRecorder
 from edge_rt.core.log_schema import Stored
 from edge_rt.core.patience import Patience
 from edge_rt.core.uplink import Rules, Uplink
@@ -28,6 +27,7 @@ from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.uplink_link import Backoff, Event, Link, State
 from edge_rt.core.uplink_wire import Status, Topics, decode_receipt
 from edge_rt.core.wire import Lane
+from edge_rt.runtime.alarm_latency import AlarmLatency
 from edge_rt.runtime.letters import Handler, Inbox, Letter
 from edge_rt.runtime.receipt_writer import ReceiptWriter
 from edge_rt.runtime.recorder import Recorder
@@ -92,10 +92,8 @@ class UplinkService:
         self._reader = EventReader(log_path)
         self._logid = ""
         self._notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
-        self._writer = ReceiptWriter(recorder, self._mqtt.wake)
-        # Decision to PUBACK, of alarm stages that were made on this connection's watch.
-        self._latency = LatencyRecorder(("alarm_to_puback",))
-        self._decided: dict[int, float] = {}
+        self._writer = ReceiptWriter(recorder)
+        self._latency = AlarmLatency(boot_id)
         self._told: set[tuple[str, str]] = set()
         self._forget: Callable[[], None] = lambda: None
         self._stop = threading.Event()
@@ -104,7 +102,6 @@ class UplinkService:
             ("published", "acked", "refused", "receipts", "bad_input", "connects"), 0
         )
         self._error = ""
-        self._online_s = 0.0
         self._session_present = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             mqtt.Connected: self._on_connected,
@@ -189,10 +186,10 @@ class UplinkService:
         self._cry_for_help(now)
         for fact in self._mqtt.poll(self._timeout_s()):
             self._handlers[type(fact)](fact)
-        self._writer.write(self._logid)
+        self._writer.write(self._logid, self._clock())
 
     def _timeout_s(self) -> float:
-        due = [self._uplink.next_tick_s(), self._patience.next_s()]
+        due = [self._uplink.next_tick_s(), self._patience.next_s(), self._writer.due_s]
         if self._link.state is State.WAITING:
             due.append(self._link.due_s)
         return max(0.0, min(IDLE_S, min(due) - self._clock()))
@@ -201,6 +198,8 @@ class UplinkService:
         while self._notices:
             event = self._notices.popleft().event
             self._uplink.news(event.lane)
+            if event.lane is Lane.ALARM:
+                self._latency.committed(event, now)
             if event.kind == "fall":
                 incident = str(event.data.get("incident", ""))
                 self._patience.stage(event.what, incident, int(event.sequence), now)
@@ -246,8 +245,8 @@ class UplinkService:
                 return
             self._uplink.sent(token, stored, now)
             self._counts["published"] += 1
-            if stored.lane is Lane.ALARM and event.bootid == self._boot_id:
-                self._decided[token] = int(event.monotonicms) / 1000
+            if stored.lane is Lane.ALARM:
+                self._latency.published(event, token, self._clock())
 
     def _fill(self, now: float) -> None:
         for _ in Lane:  # one query a lane at most: PUBACKs and alarms come first again after that
@@ -291,8 +290,7 @@ class UplinkService:
         self._link.step(Event.ACCEPTED, now)
         self._error = ""
         self._counts["connects"] += 1
-        self._online_s = now
-        self._decided.clear()
+        self._latency.connected(now)
         self._session_present = fact.session_present
         # Also when the session is present: an older edge_rt may have begun it, with fewer topics.
         self._mqtt.subscribe([self._topics.ack, *self._inbox.filters])
@@ -316,10 +314,7 @@ class UplinkService:
 
     def _on_acked(self, fact: mqtt.Acked) -> None:
         refused = fact.code >= 128
-        decided_s = self._decided.pop(fact.token, 0.0)
-        # What waited for a connection is the outage's length, not ours.
-        if decided_s > self._online_s and not refused:
-            self._latency.record("alarm_to_puback", self._clock() - decided_s)
+        self._latency.acked(fact.token, self._clock())
         self._counts["refused" if refused else "acked"] += 1
         lane = self._uplink.puback(fact.token, refused, self._clock())
         if lane is not None:

@@ -24,6 +24,7 @@ from edge_rt.core.wire import Lane
 from edge_rt.fleet.store import Store
 
 PEER = Path(__file__).with_name("uplink_peer.py")
+SEED = int(os.environ.get("EDGE_RT_SEED", "7"))  # of when what goes wrong
 
 
 class Namespace:
@@ -154,7 +155,7 @@ def test_no_event_is_lost(
         return f"{device.said()}\n--\n{receiver.said()}\n--\n{log}"
 
     try:
-        for at, what in outages(int(os.environ.get("SEED", "7")), count, each):
+        for at, what in outages(SEED, count, each):
             wait_until(lambda at=at: stored(theirs) >= at, 60, said)
             if what == "link":
                 namespace.cut()

@@ -112,6 +112,7 @@ def receiver(peer: Peer) -> None:
         key=Path(config.key),
         keepalive_s=config.keepalive_s,
         session_s=600,
+        receive_maximum=1000,
     )
     while True:
         try:
