@@ -1,4 +1,4 @@
-"""The public FaceMatcher: its docstring's example, refusals at enrolment, the threshold's bounds."""
+"""The public FaceMatcher: its example, refusals at enrolment, the threshold's bounds."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def test_the_example_in_the_docstring_holds(
     assert result.failed == 0
 
 
-def test_two_persons_are_told_apart(
-    factory_bundle: Callable[[str], Path], engine: str
-) -> None:
+def test_two_persons_are_told_apart(factory_bundle: Callable[[str], Path], engine: str) -> None:
     matcher = FaceMatcher(
         factory_bundle("face-detect"), factory_bundle("face-embed"), engine=engine
     )
@@ -63,6 +61,4 @@ def test_a_threshold_outside_the_bounds_of_the_bundle_is_refused(
     factory_bundle: Callable[[str], Path],
 ) -> None:
     with pytest.raises(ConfigError, match="outside"):
-        FaceMatcher(
-            factory_bundle("face-detect"), factory_bundle("face-embed"), threshold=1.2
-        )
+        FaceMatcher(factory_bundle("face-detect"), factory_bundle("face-embed"), threshold=1.2)

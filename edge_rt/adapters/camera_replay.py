@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 
@@ -13,9 +12,7 @@ from edge_rt.core.errors import CameraError, InputError
 from edge_rt.core.types import Frame, ImageArray
 
 STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp"})
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mpeg", ".webm"}
-)
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mpeg", ".webm"})
 STILLS_HZ = 5.0  # stills of a folder follow one another at this rate
 MAX_RATE_HZ = 1000.0  # a file that claims more lies about its rate
 
@@ -60,9 +57,7 @@ class ReplayCamera:
         try:
             self._next = next(self._frames)
         except StopIteration:
-            raise InputError(
-                f"{self._name()}: no frame in it; name another recording"
-            ) from None
+            raise InputError(f"{self._name()}: no frame in it; name another recording") from None
         self._begun_s = self._clock()
 
     def read(self, timeout_s: float) -> Frame | None:
@@ -103,9 +98,7 @@ class ReplayCamera:
         return self._begun_s + frame.t_s / self._speed
 
     def _name(self) -> str:
-        return (
-            str(self._source) if isinstance(self._source, Path) else "frames in memory"
-        )
+        return str(self._source) if isinstance(self._source, Path) else "frames in memory"
 
     def _play(self) -> Iterator[Frame]:
         offset_s = 0.0
@@ -123,13 +116,9 @@ class ReplayCamera:
             return self._stills(self._source)
         if self._source.is_dir():
             inside = sorted(p for p in self._source.rglob("*") if p.is_file())
-            return self._stills(
-                _read(p) for p in inside if p.suffix.lower() in STILL_SUFFIXES
-            )
+            return self._stills(_read(p) for p in inside if p.suffix.lower() in STILL_SUFFIXES)
         if not self._source.is_file():
-            raise InputError(
-                f"{self._source}: no such file; name a video or a folder of pictures"
-            )
+            raise InputError(f"{self._source}: no such file; name a video or a folder of pictures")
         if self._source.stat().st_size == 0:
             raise InputError(f"{self._source}: the file is empty; record it again")
         if self._source.suffix.lower() in VIDEO_SUFFIXES:
@@ -144,13 +133,9 @@ class ReplayCamera:
         video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         try:
             if not video.isOpened():
-                raise InputError(
-                    f"{path}: not a video that OpenCV can read; convert it to MP4"
-                )
+                raise InputError(f"{path}: not a video that OpenCV can read; convert it to MP4")
             rate_hz = float(video.get(cv2.CAP_PROP_FPS))
-            if (
-                not 0.0 < rate_hz <= MAX_RATE_HZ
-            ):  # also NaN: some containers carry no rate
+            if not 0.0 < rate_hz <= MAX_RATE_HZ:  # also NaN: some containers carry no rate
                 rate_hz = 25.0
             self._rate_hz = rate_hz
             number = 0
@@ -161,9 +146,7 @@ class ReplayCamera:
                 yield Frame(number / rate_hz, image)  # type: ignore[arg-type]
                 number += 1
             if number == 0:
-                raise InputError(
-                    f"{path}: no frame can be decoded; the video is empty or damaged"
-                )
+                raise InputError(f"{path}: no frame can be decoded; the video is empty or damaged")
         finally:
             video.release()
 
@@ -171,7 +154,5 @@ class ReplayCamera:
 def _read(path: Path) -> ImageArray:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise InputError(
-            f"{path}: not a picture that OpenCV can decode; use a JPEG or PNG file"
-        )
+        raise InputError(f"{path}: not a picture that OpenCV can decode; use a JPEG or PNG file")
     return image  # type: ignore[return-value]

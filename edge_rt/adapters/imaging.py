@@ -6,6 +6,7 @@ pixels; the centre of the top left pixel is (0, 0).
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,7 @@ from edge_rt.core.errors import InputError
 from edge_rt.core.types import Float32Array, ImageArray
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp"})
-MAX_PIXELS = (
-    64_000_000  # a 64 MP still is 192 MB decoded; more would not fit beside the models
-)
+MAX_PIXELS = 64_000_000  # a 64 MP still is 192 MB decoded; more would not fit beside the models
 
 GrayArray = npt.NDArray[np.uint8]
 
@@ -37,21 +36,13 @@ def read_image(path: Path) -> ImageArray:
 def decode_image(data: bytes, where: str) -> ImageArray:
     """A still from the bytes of a JPEG, PNG, PGM, BMP or WebP file; `where` names it in errors."""
     try:
-        image = (
-            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-            if data
-            else None
-        )
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:
         image = None
     if image is None:
-        raise InputError(
-            f"{where}: not a picture that OpenCV can decode; use a JPEG or PNG file"
-        )
+        raise InputError(f"{where}: not a picture that OpenCV can decode; use a JPEG or PNG file")
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise InputError(
-            f"{where}: over {MAX_PIXELS // 1_000_000} megapixels; shrink it first"
-        )
+        raise InputError(f"{where}: over {MAX_PIXELS // 1_000_000} megapixels; shrink it first")
     return image  # type: ignore[return-value]
 
 
@@ -65,9 +56,7 @@ def find_images(folder: Path) -> list[Path]:
     """Every still below `folder`, sorted by path. Raises InputError when there is none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name a folder of pictures")
-    found = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
-    )
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
         raise InputError(f"{folder}: holds no picture ({' '.join(sorted(SUFFIXES))})")
     return found
@@ -100,17 +89,25 @@ def _needed(
     image: ImageArray, matrix: npt.NDArray[np.float64], size: tuple[int, int]
 ) -> tuple[ImageArray, npt.NDArray[np.float64]]:
     """The part of `image` (a view) that a warp to `size` will read, and the matrix for it."""
-    turn = np.linalg.inv(matrix[:, :2])
-    corners = (
-        np.array([[0, 0], [size[0], 0], [0, size[1]], size], np.float64) - matrix[:, 2]
-    )
-    reach = corners @ turn.T
-    limit = np.array(image.shape[1::-1])
-    margin = 8  # room for the averaging and the bilinear neighbours
-    low = np.clip(np.floor(reach.min(axis=0)).astype(int) - margin, 0, limit - 1)
-    high = np.clip(np.ceil(reach.max(axis=0)).astype(int) + margin, low + 1, limit)
-    moved = np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ low])
-    return image[low[1] : high[1], low[0] : high[0]], moved
+    # Plain numbers: numpy's calls on six of them cost more than the arithmetic.
+    (a, _, x), (b, _, y) = matrix.tolist()
+    norm = a * a + b * b
+    corners = [(u - x, v - y) for u in (0, size[0]) for v in (0, size[1])]
+    across = [(a * u + b * v) / norm for u, v in corners]
+    down = [(a * v - b * u) / norm for u, v in corners]
+    height, width = image.shape[:2]
+    left, right = _clip(min(across), max(across), width)
+    top, bottom = _clip(min(down), max(down), height)
+    moved = matrix.copy()
+    moved[0, 2] += a * left - b * top
+    moved[1, 2] += b * left + a * top
+    return image[top:bottom, left:right], moved
+
+
+def _clip(low: float, high: float, limit: int) -> tuple[int, int]:
+    """A span of pixels with a margin for averaging and bilinear neighbours; never empty."""
+    start = min(max(math.floor(low) - 8, 0), limit - 1)
+    return start, min(max(math.ceil(high) + 8, start + 1), limit)
 
 
 def _halve(
@@ -119,10 +116,9 @@ def _halve(
     height, width = image.shape[0] // 2, image.shape[1] // 2
     part = image[: height * 2, : width * 2]
     small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+    moved = matrix * 2.0
     # The centre of small pixel s is at 2 s + 1/2.
-    moved = np.column_stack(
-        [matrix[:, :2] * 2.0, matrix[:, 2] + matrix[:, :2] @ [0.5, 0.5]]
-    )
+    moved[:, 2] = matrix[:, 2] + (matrix[:, 0] + matrix[:, 1]) * 0.5
     return small, moved  # type: ignore[return-value]
 
 
@@ -138,9 +134,12 @@ def to_tensor(
     cv2.LUT(image, table, dst=out)
 
 
-def expose(
-    image: ImageArray, gain: float, lift: float, noise: ImageArray
-) -> ImageArray:
+def mirror(tensor: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    """Fill out with (height, width, 3) tensor reversed along its width."""
+    cv2.flip(tensor, 1, dst=out)
+
+
+def expose(image: ImageArray, gain: float, lift: float, noise: ImageArray) -> ImageArray:
     """image * gain + lift + (noise - 128), clipped to 0..255; noise has the picture's shape."""
     return cv2.addWeighted(image, gain, noise, 1.0, lift - 128.0)  # type: ignore[return-value]
 

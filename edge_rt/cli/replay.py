@@ -186,7 +186,7 @@ def _look(seen: Observation, gallery: Gallery, threshold: float) -> Look:
         return Look(Verdict.POOR if seen.reason else Verdict.NO_FACE, reason=seen.reason)
     best = gallery.best(seen.embedding)
     if best is None or best.distance > threshold:
-        return Look(Verdict.STRANGER)
+        return Look(Verdict.STRANGER if seen.sure else Verdict.NO_FACE)
     return Look(Verdict.MATCH, person=best.person)
 
 

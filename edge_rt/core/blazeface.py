@@ -12,9 +12,7 @@ import numpy as np
 
 from edge_rt.core.types import Float32Array
 
-ANCHORS_PER_LAYER = (
-    2  # the published network has two anchors a cell for every entry of strides
-)
+ANCHORS_PER_LAYER = 2  # the published network has two anchors a cell for every entry of strides
 MAX_CANDIDATES = 256  # strongest kept: a large face wakes about 60 of the 896 anchors
 
 
@@ -63,8 +61,8 @@ def decode(
     """Candidates to faces, best first.
 
     scores      float32 (n,)         probabilities of the candidates
-    regressors  float32 (n, 4 + 2k)  centre x, y relative to the anchor, width, height, then k points
-                                     relative to the anchor
+    regressors  float32 (n, 4 + 2k)  centre x, y relative to the anchor, width, height, then k
+                                     points relative to the anchor
     anchors     float32 (n, 2)       the candidates' anchors
 
     Boxes that overlap the best one by more than nms_iou are averaged with it by score, as the
@@ -91,10 +89,10 @@ def decode(
 
 def overlap(box: Float32Array, boxes: Float32Array) -> Float32Array:
     """Intersection over union of one box (4,) with each of boxes (n, 4): float32 (n,)."""
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[2:], boxes[:, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=1)
-    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-    own = float(np.prod(np.maximum(box[2:] - box[:2], 0)))
-    union = own + area - shared
-    return np.where(union > 0, shared / np.maximum(union, 1e-9), 0).astype(np.float32)
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    np.maximum(sides, 0, out=sides)
+    shared = sides[:, 0] * sides[:, 1]
+    spans = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    own = max(float(box[2] - box[0]), 0.0) * max(float(box[3] - box[1]), 0.0)
+    union = spans[:, 0] * spans[:, 1] + (np.float32(own) - shared)
+    return np.asarray(shared / np.maximum(union, 1e-9), np.float32)

@@ -41,9 +41,7 @@ ADVICE = {
 }
 
 
-class QualityRules(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
-):
+class QualityRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Thresholds of the gate.
 
     They turn away what an embedder was never trained on, and are otherwise wide: a strict gate
@@ -53,8 +51,8 @@ class QualityRules(
     min_width_px     width of the face box in the frame; below it the chip is enlarged so much that
                      the embedding says little
     min_inside       share of the face box inside the frame
-    second_face      further faces of this share of the first one's width make an enrolment ambiguous
-                     (a bystander does not keep the enrolled from being recognised)
+    second_face      further faces of this share of the first one's width make an enrolment
+                     ambiguous (a bystander keeps nobody from being recognised)
     min_level, max_level  mean grey level of the aligned chip, 0 to 255
     max_clipped      share of the chip at grey levels below 4 or above 251: detail that is gone
     min_contrast     standard deviation of grey levels
@@ -112,13 +110,9 @@ def judge(facts: Facts, rules: QualityRules) -> Reason | None:
     failed = {
         Reason.TOO_SMALL: facts.width_px < rules.min_width_px,
         Reason.EDGE_OF_FRAME: facts.inside < rules.min_inside,
-        Reason.TWO_FACES: any(
-            w >= rules.second_face * facts.width_px for w in facts.others
-        ),
-        Reason.TOO_DARK: light.level < rules.min_level
-        or light.dark > rules.max_clipped,
-        Reason.TOO_BRIGHT: light.level > rules.max_level
-        or light.bright > rules.max_clipped,
+        Reason.TWO_FACES: any(w >= rules.second_face * facts.width_px for w in facts.others),
+        Reason.TOO_DARK: light.level < rules.min_level or light.dark > rules.max_clipped,
+        Reason.TOO_BRIGHT: light.level > rules.max_level or light.bright > rules.max_clipped,
         Reason.LOW_CONTRAST: light.contrast < rules.min_contrast,
         Reason.BLURRED: facts.sharpness < rules.min_sharpness,
         Reason.TURNED: abs(pose.turn) > rules.max_turn,

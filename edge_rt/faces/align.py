@@ -1,4 +1,4 @@
-"""Alignment: the similarity transform that moves a face's keypoints onto the embedder's template."""
+"""Alignment: the similarity transform from a face's keypoints to the embedder's template."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def fit_similarity(
-    source: npt.ArrayLike, target: npt.ArrayLike
-) -> npt.NDArray[np.float64]:
+def fit_similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Least-squares similarity (rotation, one scale, shift) that takes source to target.
 
     source, target  (n, 2) points, n >= 2, in pixels

@@ -19,13 +19,9 @@ from edge_rt.core.types import Frame, ImageArray
 
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 15.0
 NOISE_LEVELS = 3.0  # standard deviation of a small sensor indoors, in grey levels
-NOISE_TILES = (
-    8  # noise pictures that take turns: drawing a million normals a frame costs 20 ms
-)
+NOISE_TILES = 8  # noise pictures that take turns: drawing a million normals a frame costs 20 ms
 MOTION_BLUR_PX = 0.9  # blur while a person moves into place
-EMPTY_S = (
-    2.5  # longer than the unlock machine waits before it takes an attempt for ended
-)
+EMPTY_S = 2.5  # longer than the unlock machine waits before it takes an attempt for ended
 
 # Who is in front of the camera, in order, and for how long. The owner is enrolled from owner_1
 # alone, so every scene shows a photograph that was not enrolled.
@@ -52,9 +48,7 @@ class Scene(NamedTuple):
 class Clip:
     """Frames as a function of their number: the same seed gives the same pictures."""
 
-    def __init__(
-        self, scenes: Sequence[Scene], seed: int, rate_hz: float = RATE_HZ
-    ) -> None:
+    def __init__(self, scenes: Sequence[Scene], seed: int, rate_hz: float = RATE_HZ) -> None:
         """Raises ValueError for a clip without frames."""
         self._scenes = tuple(scenes)
         self._counts = [round(scene.seconds * rate_hz) for scene in self._scenes]
@@ -97,12 +91,7 @@ class Clip:
     ) -> tuple[ImageArray, float]:
         """The still as the camera sees it t_s after the person came, and how much it is blurred."""
         near = 1.0 - math.exp(-2.5 * t_s)  # comes closer, then stands
-        zoom = (
-            HEIGHT
-            / still.shape[0]
-            * (0.7 + 0.3 * near)
-            * (1.0 + 0.03 * math.sin(1.3 * t_s))
-        )
+        zoom = HEIGHT / still.shape[0] * (0.7 + 0.3 * near) * (1.0 + 0.03 * math.sin(1.3 * t_s))
         turn = math.radians(3.0) * math.sin(0.8 * t_s + phases[0])
         cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
         x = WIDTH / 2.0 + 25.0 * math.sin(0.7 * t_s + phases[1]) - 60.0 * (1.0 - near)
@@ -165,9 +154,7 @@ def demo_clip(seed: int = 1, speed: float = 1.0) -> ClipCamera:
     """The built-in story: the owner, a stranger, the owner again, another stranger."""
     media = importlib.resources.files("edge_rt") / "demo_media"
     stills = {
-        name: decode_image((media / name).read_bytes(), name)
-        for name, _ in DEMO_SCENES
-        if name
+        name: decode_image((media / name).read_bytes(), name) for name, _ in DEMO_SCENES if name
     }
     scenes = [Scene(stills.get(name), seconds) for name, seconds in DEMO_SCENES]
     return ClipCamera(Clip(scenes, seed), speed)

@@ -19,17 +19,13 @@ NEAR_SIDE = 2.0
 # Probability at which the first look calls for a second: low, for hats, glasses and profiles; what
 # is no face seldom looks like one twice (figures on the bundle's card).
 CANDIDATE = 0.4
-MAX_FACES = (
-    3  # second looks a picture; who stands behind the third-largest face cannot unlock
-)
+MAX_FACES = 3  # second looks a picture; who stands behind the third-largest face cannot unlock
 
 
 def prominence(face: Detection, width: int, height: int) -> float:
     """How much a face is the subject of a picture: its width, less the farther off the middle."""
     x, y = (face.box[:2] + face.box[2:]) / 2.0
-    away = math.hypot(x - width / 2.0, y - height / 2.0) / math.hypot(
-        width / 2.0, height / 2.0
-    )
+    away = math.hypot(x - width / 2.0, y - height / 2.0) / math.hypot(width / 2.0, height / 2.0)
     return float(face.box[2] - face.box[0]) * (1.0 - min(away, 1.0))
 
 
@@ -43,17 +39,13 @@ class FaceDetector:
         """
         manifest = bundle.manifest
         if not isinstance(manifest, DetectManifest):
-            raise ManifestError(
-                f"{manifest.name} is no face detector; name a face-detect bundle"
-            )
+            raise ManifestError(f"{manifest.name} is no face detector; name a face-detect bundle")
         spec, output = manifest.input, manifest.output
         interpreter = bundle.interpreter
         try:
             self._anchors = make_anchors(spec.height, output.strides)
         except ValueError as error:
-            raise ManifestError(
-                f"{manifest.name}: {error}; correct [output] strides"
-            ) from None
+            raise ManifestError(f"{manifest.name}: {error}; correct [output] strides") from None
         if spec.width != spec.height or len(self._anchors) != output.anchors:
             raise ManifestError(
                 f"{manifest.name}: {len(self._anchors)} anchors on a {spec.width}x{spec.height} "
@@ -64,50 +56,45 @@ class FaceDetector:
         self._nms_iou = manifest.decision.nms_iou
         self._scale, self._offset = output.score_scale, output.score_offset
         self._box_scale, self._box_offset = output.box_scale, output.box_offset
-        self._scores_at = next(
-            k for k, o in enumerate(interpreter.outputs) if o.shape[-1] == 1
-        )
+        self._scores_at = next(k for k, o in enumerate(interpreter.outputs) if o.shape[-1] == 1)
         self._table = interpreter.quantize(np.linspace(spec.low, spec.high, 256))
         self._swap = spec.colour == "rgb"
         self._square: ImageArray = np.empty((spec.height, spec.width, 3), np.uint8)
         self._input = np.empty(interpreter.inputs[0].shape, interpreter.inputs[0].dtype)
         # Told what the network is shown, uint8 (size, size, 3) blue-green-red: for calibration.
         self.on_look: Callable[[ImageArray], None] | None = None
-        self.threshold = (
-            manifest.decision.threshold.value if threshold is None else threshold
-        )
+        self.threshold = manifest.decision.threshold.value if threshold is None else threshold
+        self.floor = min(manifest.decision.threshold.min, self.threshold)
 
-    def find(self, image: ImageArray) -> list[Detection]:
+    def find(self, image: ImageArray, threshold: float | None = None) -> list[Detection]:
         """Faces in a picture, uint8 (height, width, 3) blue-green-red, in its pixels.
 
-        The first look takes everything down to CANDIDATE; a closer second look at each decides, and
-        gives the better keypoints. Most prominent face first.
+        threshold: probability at which a face counts, the detector's own by default. The first
+        look takes everything down to CANDIDATE; a closer second look at each decides, and gives
+        the better keypoints. Most prominent face first.
         """
         height, width = image.shape[:2]
         side = float(max(height, width))
-        seen = self._look(
-            image, (width - side) / 2.0, (height - side) / 2.0, side, CANDIDATE
-        )
+        seen = self._look(image, (width - side) / 2.0, (height - side) / 2.0, side, CANDIDATE)
         seen.sort(key=lambda face: -prominence(face, width, height))
         faces: list[Detection] = []
         for candidate in seen[:MAX_FACES]:
-            face = self.follow(image, candidate)
+            face = self.follow(image, candidate, threshold)
             # Two candidates may lead to one face.
-            if face and all(
-                overlap(face.box, f.box[np.newaxis]) <= self._nms_iou for f in faces
-            ):
+            if face and all(overlap(face.box, f.box[np.newaxis]) <= self._nms_iou for f in faces):
                 faces.append(face)
         return faces
 
-    def follow(self, image: ImageArray, face: Detection) -> Detection | None:
+    def follow(
+        self, image: ImageArray, face: Detection, threshold: float | None = None
+    ) -> Detection | None:
         """Look closely where a face was: in this picture, or in the one before. None if gone."""
         left, top, right, bottom = (float(v) for v in face.box)
         side = max((right - left) * NEAR_SIDE, 8.0)
         x, y = (left + right) / 2.0, (top + bottom) / 2.0
         reach = (right - left) / 2.0
-        for found in self._look(
-            image, x - side / 2.0, y - side / 2.0, side, self.threshold
-        ):
+        least = self.threshold if threshold is None else threshold
+        for found in self._look(image, x - side / 2.0, y - side / 2.0, side, least):
             u, v = (found.box[:2] + found.box[2:]) / 2.0
             if abs(u - x) < reach and abs(v - y) < reach:
                 return found
@@ -137,17 +124,11 @@ class FaceDetector:
         if not len(chosen):
             return []
         regressors = self._interpreter.dequantize(raw[1 - k][0, chosen], 1 - k)
-        regressors = (regressors - np.float32(self._box_offset)) * np.float32(
-            self._box_scale
-        )
+        regressors = (regressors - np.float32(self._box_offset)) * np.float32(self._box_scale)
         faces = decode(scores[chosen], regressors, self._anchors[chosen], self._nms_iou)
-        zoom = np.float32(
-            1.0 / shrink
-        )  # the network counts from pixel edges, we from centres
+        zoom = np.float32(1.0 / shrink)  # the network counts from pixel edges, we from centres
         shift = np.array([left - 0.5, top - 0.5], np.float32)
+        corners = np.concatenate([shift, shift])
         return [
-            Detection(
-                f.score, f.box * zoom + np.tile(shift, 2), f.keypoints * zoom + shift
-            )
-            for f in faces
+            Detection(f.score, f.box * zoom + corners, f.keypoints * zoom + shift) for f in faces
         ]

@@ -56,9 +56,7 @@ class FaceMatcher:
         """
         bundle = open_bundle(embed, engine)
         self._pipeline = FacePipeline(open_bundle(detect, engine), bundle)
-        assert isinstance(
-            bundle.manifest, EmbedManifest
-        )  # FacePipeline refused anything else
+        assert isinstance(bundle.manifest, EmbedManifest)  # FacePipeline refused anything else
         limits = bundle.manifest.decision.threshold
         self.threshold = limits.value if threshold is None else threshold
         if not limits.min <= self.threshold <= limits.max:
@@ -84,9 +82,7 @@ class FaceMatcher:
                 raise InputError(f"picture {number} of {person}: {seen.advice()}")
             found.append(seen.embedding)
         self._templates.setdefault(person, []).extend(found)
-        self._gallery = Gallery(
-            [(who, np.stack(t)) for who, t in self._templates.items()]
-        )
+        self._gallery = Gallery([(who, np.stack(t)) for who, t in self._templates.items()])
 
     def match(self, image: ImageArray) -> FaceMatch:
         """Who is in the picture, by the most prominent face."""
@@ -97,6 +93,4 @@ class FaceMatcher:
         best = self._gallery.best(seen.embedding)
         if best is None:
             return FaceMatch(None, None)
-        return FaceMatch(
-            best.person if best.distance <= self.threshold else None, best.distance
-        )
+        return FaceMatch(best.person if best.distance <= self.threshold else None, best.distance)

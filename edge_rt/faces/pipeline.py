@@ -28,7 +28,7 @@ from edge_rt.faces.embedder import FaceEmbedder
 
 STAGES = ("detect", "align", "quality", "embed", "frame")
 # A lone face is followed from frame to frame by one close look; the whole frame is searched again
-# every so many frames, so that a person who steps in front is noticed within half a second at 15 Hz.
+# every so many frames: who steps in front is noticed within half a second at 15 Hz.
 FOLLOW_FRAMES = 6
 
 
@@ -36,11 +36,14 @@ class Observation(NamedTuple):
     """What a frame showed: no face (face is None), a bad one (reason), or a good one (embedding).
 
     embedding  float32 (size,), Euclidean distances compare
+    sure       the detector takes it for a face. An unsure one is embedded all the same, for hats
+               and profiles: if it matches somebody it was a face; if not, call it nobody
     """
 
     face: Detection | None = None
     reason: Reason | None = None
     embedding: Float32Array | None = None
+    sure: bool = True
 
     def advice(self) -> str:
         """What the person in front of the camera can do, one line."""
@@ -88,19 +91,17 @@ class FacePipeline:
         faces = self._find(image, enrolling)
         found_s = self._clock()
         self.latency.record("detect", found_s - begun_s)
-        seen = (
-            self._examine(image, faces, found_s, enrolling) if faces else Observation()
-        )
+        seen = self._examine(image, faces, found_s, enrolling) if faces else Observation()
         self.latency.record("frame", self._clock() - begun_s)
         return seen
 
     def _find(self, image: ImageArray, alone: bool) -> list[Detection]:
         if not alone and self._last is not None and self._followed < FOLLOW_FRAMES:
             self._followed += 1
-            self._last = self._detector.follow(image, self._last)
+            self._last = self._detector.follow(image, self._last, self._detector.floor)
             if self._last is not None:
                 return [self._last]
-        faces = self._detector.find(image)
+        faces = self._detector.find(image, None if alone else self._detector.floor)
         self._last = faces[0] if len(faces) == 1 and not alone else None
         self._followed = 0
         return faces
@@ -109,24 +110,23 @@ class FacePipeline:
         self, image: ImageArray, faces: list[Detection], found_s: float, enrolling: bool
     ) -> Observation:
         face = faces[0]
+        sure = face.score >= self._detector.threshold
         try:
             chip = self._embedder.align(image, face.keypoints)
         except ValueError:  # all keypoints in one place: no face looks like that
             return Observation()
         aligned_s = self._clock()
         self.latency.record("align", aligned_s - found_s)
-        reason = judge(
-            _facts(image, chip, faces if enrolling else faces[:1]), self._rules
-        )
+        reason = judge(_facts(image, chip, faces if enrolling else faces[:1]), self._rules)
         judged_s = self._clock()
         self.latency.record("quality", judged_s - aligned_s)
         if reason is not None:
-            return Observation(face, reason)
+            return Observation(face, reason) if sure else Observation()
         embedding = self._embedder.embed(chip)
         self.latency.record("embed", self._clock() - judged_s)
         if not np.isfinite(embedding).all():
             return Observation()
-        return Observation(face, None, embedding)
+        return Observation(face, None, embedding, sure)
 
 
 def _facts(image: ImageArray, chip: ImageArray, faces: list[Detection]) -> Facts:

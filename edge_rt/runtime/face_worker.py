@@ -197,7 +197,7 @@ class Worker:
             return Seen(t_s, "poor" if seen.reason else "no_face", seen.reason or "")
         best = self._gallery.best(seen.embedding)
         if best is None or best.distance > self._threshold:
-            return Seen(t_s, "stranger")
+            return Seen(t_s, "stranger" if seen.sure else "no_face")
         return Seen(t_s, "match", person=best.person)
 
     def _know(self, persons: list[Person]) -> None:

@@ -86,9 +86,7 @@ def convert_int8(tflite: bytes, shown: list[npt.NDArray[np.uint8]]) -> bytes:
     """The same, equalized and quantized. shown: network inputs, uint8 (128, 128, 3) RGB."""
     weights = read_weights(tflite)
     trunk = Trunk(iter(weights[:-8]))
-    probe = tf.function(
-        tf.keras.Model(trunk.picture, _conv(trunk.coarse, *weights[-6:-4]))
-    )
+    probe = tf.function(tf.keras.Model(trunk.picture, _conv(trunk.coarse, *weights[-6:-4])))
     squares = [s.astype(np.float32) / 127.5 - 1.0 for s in shown]
     tame = [s for s in squares if np.abs(probe(s[np.newaxis])).max() < MAX_LOGIT]
     print(f"{len(tame)} of {len(squares)} calibration inputs kept")
@@ -109,9 +107,7 @@ class Trunk:
                 self.fine = x
             inner = _depthwise(x, next(weights), next(weights), stride)
             y = _conv(inner, next(weights), next(weights))
-            short = (
-                tf.keras.layers.MaxPool2D(2, padding="same")(x) if stride == 2 else x
-            )
+            short = tf.keras.layers.MaxPool2D(2, padding="same")(x) if stride == 2 else x
             if channels > short.shape[-1]:
                 short = PadChannels(channels - short.shape[-1])(short)
             x = tf.keras.layers.ReLU()(tf.keras.layers.Add()([y, short]))
@@ -138,15 +134,11 @@ def build(weights: Iterable[Array]) -> Any:
             y = _conv(source_map, kernel, bias, 1, "relu6")
             layers.append(tf.keras.layers.Reshape((-1, width))(y))
         heads.append(tf.keras.layers.Concatenate(axis=1)(layers))
-    assert next(source, None) is None, (
-        "the file holds more convolutions than BlazeFace has"
-    )
+    assert next(source, None) is None, "the file holds more convolutions than BlazeFace has"
     return tf.keras.Model(trunk.picture, [heads[1], heads[0]])
 
 
-def channel_ranges(
-    weights: list[Array], pictures: list[Array]
-) -> tuple[list[Array], list[Array]]:
+def channel_ranges(weights: list[Array], pictures: list[Array]) -> tuple[list[Array], list[Array]]:
     """Largest |value| of every channel of the stream and of every depthwise output.
 
     One array (channels,) a map; the 99th percentile over the pictures.
@@ -162,9 +154,7 @@ def channel_ranges(
     return ranges[: len(trunk.stream)], ranges[len(trunk.stream) :]
 
 
-def equalize(
-    weights: list[Array], stream: list[Array], depthwise: list[Array]
-) -> list[Array]:
+def equalize(weights: list[Array], stream: list[Array], depthwise: list[Array]) -> list[Array]:
     """The same function with channels of like range, so that one int8 scale a tensor fits all.
 
     Cross-layer equalization (Nagel et al. 2019, arXiv:1906.04721), here exact over the whole
@@ -193,9 +183,7 @@ def equalize(
     return [w.astype(np.float32) for w in out]
 
 
-def _conv(
-    x: Any, kernel: Array, bias: Array, stride: int = 1, activation: Any = None
-) -> Any:
+def _conv(x: Any, kernel: Array, bias: Array, stride: int = 1, activation: Any = None) -> Any:
     layer = tf.keras.layers.Conv2D(
         kernel.shape[0],
         kernel.shape[1:3],

