@@ -1,14 +1,13 @@
 """What a receiver keeps: events in SQLite and as JSON lines, in step, before anything is receipted.
 
 The database is what a receipt stands for. The lines are written before its commit, which keeps
-their length: what a killed receiver wrote beyond that is cut off at the next start, and what a power
-cut took from the file is written again.
+their length: what a killed receiver wrote beyond that is cut off at the next start, and what a
+power cut took from the file is written again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator, Sequence
