@@ -176,6 +176,7 @@ def test_what_the_log_trimmed_is_waited_for_no_longer() -> None:
     log.receipted = set(range(1, 11))  # trimmed: gone from the log all the same
     log.uplink.tick(10.0)
     assert log.run(10.0) == [11, 12, 13]
+    assert log.uplink.unreceipted(Lane.EVENT) == 3
 
 
 def test_a_refused_lane_pauses_then_goes_again_and_others_go_on() -> None:
