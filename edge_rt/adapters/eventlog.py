@@ -15,16 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from edge_rt.core import receipts
+from edge_rt.core.dropping import Doomed, Row, choose
 from edge_rt.core.errors import InputError, StorageError
-from edge_rt.core.log_schema import DROP_PINNED, DROP_UNPINNED, MIGRATIONS, UNRECEIPTED, Stored
+from edge_rt.core.log_schema import (
+    DROP_PINNED,
+    DROP_UNPINNED,
+    MIGRATIONS,
+    RECEIPTED,
+    UNRECEIPTED,
+    Stored,
+)
 from edge_rt.core.wire import Event, Lane, encode
 
 # About 120,000 events. The whole file is read after a crash, by the writer and nobody else.
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 # One transaction must stay short (an alarm waits behind it) and its memory small.
 MAX_BATCH = 64
-# Ranges and rows of one `dropped` event: keeps it under 3 KiB; more is told by the next one.
-_MAX_RANGES = 64
+# Rows looked at for one `dropped` event.
 _MAX_DROP = 4096
 # A dying card must not fill itself with damaged copies.
 _MAX_ASIDE = 4
@@ -128,7 +135,9 @@ class EventLog:
         new = receipts.merge(old, upto, exceptions)
         if new == old:
             return
-        with self._transaction(full=lane is Lane.ALARM):
+        # Not power-safe: a receipt that goes with the power costs a repeat, and an alarm may be
+        # waiting for the disk.
+        with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (lane, new.upto))
             self._db.execute("DELETE FROM exceptions WHERE lane = ?", (lane,))
             self._db.executemany(
@@ -167,7 +176,7 @@ class EventLog:
             # Going a tenth below the bound means trimming seldom.
             while (excess := self.used_bytes() - self.max_bytes * 9 // 10) > 0:
                 doomed = self._doomed(excess)
-                if not doomed:
+                if doomed is None:
                     break
                 told.append(self._drop(doomed))
         return told
@@ -272,33 +281,26 @@ class EventLog:
             rows = self._db.execute("SELECT sequence FROM exceptions WHERE lane = ?", (lane,))
             return receipts.Receipt(row[0] if row else 0, frozenset(n for (n,) in rows))
 
-    def _doomed(self, excess: int) -> list[int]:
-        """Sequences to drop now: one class of events, oldest first, about `excess` bytes."""
+    def _doomed(self, excess: int) -> Doomed | None:
+        """What to drop now: one class of events, oldest first, about `excess` bytes."""
         for condition in DROP_PINNED if self.pinned else DROP_UNPINNED:
             rows = self._db.execute(
-                f"SELECT sequence, length(body) + length(id) FROM events AS e WHERE {condition}"
-                f" ORDER BY sequence LIMIT {_MAX_DROP}"
-            ).fetchall()
-            doomed: list[int] = []
-            ranges = 0
-            for sequence, size in rows:
-                ranges += not doomed or sequence != doomed[-1] + 1
-                if ranges > _MAX_RANGES or excess <= 0:
-                    break
-                doomed.append(sequence)
-                excess -= size
-            if len(doomed) > 1:  # telling of one takes as much as it frees
+                "SELECT sequence, length(body) + length(id), body FROM events AS e"
+                f" WHERE {condition} ORDER BY sequence LIMIT {_MAX_DROP}"
+            )
+            doomed = choose(map(Row._make, rows), excess, absorb=condition != RECEIPTED)
+            if len(doomed.sequences) > 1:  # telling of one takes as much as it frees
                 return doomed
-        return []
+        return None
 
-    def _drop(self, doomed: list[int]) -> Stored:
-        ranges = receipts.ranges(doomed)
-        data = {"reason": "log_full", "count": len(doomed), "ranges": ranges}
+    def _drop(self, doomed: Doomed) -> Stored:
+        data = {"reason": "log_full", "count": doomed.number, "ranges": doomed.ranges}
         event = self._draft("device", "dropped", data)
         place = self._last + 1
         stored = Stored(place, event.lane, encode(event.sealed(place, self.logid)))
         with self._transaction():
-            self._db.executemany("DELETE FROM events WHERE sequence = ?", [(n,) for n in doomed])
+            gone = [(n,) for n in doomed.sequences]
+            self._db.executemany("DELETE FROM events WHERE sequence = ?", gone)
             self._insert(stored, event.id)
         self._last = place
         return stored

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_rt.core.errors import StorageError
-from edge_rt.core.log_schema import MIGRATIONS, Stored
+from edge_rt.core.log_schema import MIGRATIONS, UNRECEIPTED, Stored
 from edge_rt.core.wire import Lane
 
 # One answer stays within memory that a Zero 2 W has to spare, whatever the caller asks for.
@@ -35,6 +35,23 @@ class EventReader:
                 f"SELECT sequence, lane, body FROM events WHERE sequence > :after{where}"
                 " ORDER BY sequence LIMIT :limit",
                 {"after": after, "lane": lane, "limit": min(limit, MAX_READ)},
+            )
+            return [Stored(sequence, Lane(name), body) for sequence, name, body in rows.fetchall()]
+
+    def next_unreceipted(self, lane: Lane, after: int = 0, limit: int = 20) -> list[Stored]:
+        """The lane's oldest events past `after` that await a receipt. Raises StorageError."""
+        with _storage_errors(self.path):
+            db = self._connect()
+            row = db.execute("SELECT upto FROM receipts WHERE lane = ?", (lane,)).fetchone()
+            rows = db.execute(
+                f"SELECT sequence, lane, body FROM events WHERE sequence > :after AND {UNRECEIPTED}"
+                " ORDER BY sequence LIMIT :limit",
+                {
+                    "lane": lane,
+                    "after": after,
+                    "upto": row[0] if row else 0,
+                    "limit": min(limit, MAX_READ),
+                },
             )
             return [Stored(sequence, Lane(name), body) for sequence, name, body in rows.fetchall()]
 

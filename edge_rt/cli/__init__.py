@@ -44,6 +44,10 @@ SECTIONS = {
     "Models": {
         "model": ("model:model", "Inspect and verify model bundles."),
     },
+    "Fleet": {
+        "fleet": ("fleet:fleet", "Receive devices' events over MQTT; see what has come."),
+        "provision": ("provision:provision", "Make and sign the fleet's certificates."),
+    },
     "Measure": {
         "evaluate": ("evaluate:evaluate", "Score models on labelled recordings and pictures."),
         "bench": ("bench:bench", "Measure latency, cold start and memory on this machine."),

@@ -17,6 +17,7 @@ from msgspec import Meta
 from edge_rt.core.errors import ConfigError
 from edge_rt.core.manifest import Struct
 from edge_rt.core.unlock import UnlockRules
+from edge_rt.core.uplink_config import MqttConfig
 
 # A fleet or device name becomes a topic level and an ACL entry: no separator, no wildcard.
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -170,6 +171,7 @@ class Config(Struct, frozen=True):
     falls: FallConfig = FallConfig()
     faces: FaceConfig = FaceConfig()
     outputs: OutputConfig = OutputConfig()
+    mqtt: MqttConfig = MqttConfig()
 
 
 def parse_config(text: bytes | str, where: str) -> Config:

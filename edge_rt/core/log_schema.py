@@ -32,13 +32,13 @@ UNRECEIPTED = (
     "lane = :lane AND (sequence > :upto OR sequence IN"
     " (SELECT sequence FROM exceptions WHERE lane = :lane))"
 )
-_RECEIPTED = (
+RECEIPTED = (
     "sequence <= coalesce((SELECT upto FROM receipts AS r WHERE r.lane = e.lane), 0)"
     " AND NOT EXISTS (SELECT 1 FROM exceptions AS x"
     " WHERE x.lane = e.lane AND x.sequence = e.sequence)"
 )
 # What goes when the log is full, class by class; `e` is the events table.
-DROP_PINNED = ("lane = 'telemetry'", _RECEIPTED, "lane = 'event'")
+DROP_PINNED = ("lane = 'telemetry'", RECEIPTED, "lane = 'event'")
 DROP_UNPINNED = ("lane = 'telemetry'", "lane = 'event'", "lane = 'alarm'")
 
 

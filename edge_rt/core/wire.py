@@ -58,6 +58,8 @@ KINDS: Mapping[str, Mapping[str, Lane]] = {
         "power_low": Lane.EVENT,
         "not_worn": Lane.TELEMETRY,
         "dropped": Lane.EVENT,
+        "uplink_refused": Lane.EVENT,
+        "alarm_unheard": Lane.EVENT,
     },
 }
 

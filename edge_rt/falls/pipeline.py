@@ -137,6 +137,10 @@ class FallPipeline:
         self._detector.swap(bundle)
         self._machine.rules = rules
 
+    def set_rules(self, rules: FallRules) -> None:
+        """Other durations or levels from the next step on; an open incident stays as it is."""
+        self._machine.rules = rules
+
     # ---- what it says ----
 
     @property

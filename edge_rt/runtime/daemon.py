@@ -7,41 +7,34 @@ import os
 import signal
 import threading
 import time
-import uuid
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_rt import __version__
 from edge_rt.adapters.eventlog import EventLog
-from edge_rt.adapters.probe import probe
 from edge_rt.adapters.statedir import StateDir
-from edge_rt.adapters.statefile import StateFile
-from edge_rt.bundle import Bundle, factory_bundles, locate, open_bundle
-from edge_rt.core.config import Config, SimulatedAccelerometer, parse_config
-from edge_rt.core.errors import ConfigError, InputError, ManifestError, StorageError
-from edge_rt.core.fall import OPEN, rules_for
-from edge_rt.core.manifest import FallManifest
-from edge_rt.core.types import Announce
-from edge_rt.core.unlock import Counters, UnlockMachine, penalised
+from edge_rt.core.config import Config, parse_config
+from edge_rt.core.errors import ConfigError
 from edge_rt.core.wire import source_of
-from edge_rt.falls.detector import FallDetector
-from edge_rt.falls.pipeline import FallPipeline
-from edge_rt.runtime.actuators import Siren, make_lock, make_siren
+from edge_rt.runtime.actuators import make_siren
 from edge_rt.runtime.clock import clock_trusted
 from edge_rt.runtime.commands import Commands
+from edge_rt.runtime.compose import Place
+from edge_rt.runtime.compose_faces import make_faces
+from edge_rt.runtime.compose_falls import make_falls
 from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.face_service import FaceService
-from edge_rt.runtime.fall_memory import FallMemory, logged_stages
+from edge_rt.runtime.fall_memory import FallMemory
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.logs import set_up
-from edge_rt.runtime.places import EVENTS_NAME, UNLOCK_NAME
+from edge_rt.runtime.places import EVENTS_NAME
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.restoring import finish_restore
-from edge_rt.runtime.sources import make_accelerometer
 from edge_rt.runtime.stamps import Stamps, read_boot_id
-from edge_rt.runtime.teller import Notice
+
+if TYPE_CHECKING:
+    from edge_rt.runtime.compose_mqtt import MqttPart
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +83,7 @@ class Daemon:
         self._ready_s = 0.0
         self._stack = ExitStack()
         self._recorder: Recorder | None = None
+        self._mqtt: MqttPart | None = None
         self._falls: FallService | None = None
         self._faces: FaceService | None = None
         self._memory: FallMemory | None = None
@@ -112,19 +106,32 @@ class Daemon:
         )
         recorder = self._start_recorder(state.path, stamps)
         self._stack.callback(self._say_stopped)
+        place = Place(
+            config, state.path, stamps.boot_id, recorder, make_siren(config.outputs.siren)
+        )
         if config.faces.enabled:
             # First, for the worker takes longest to load its models and does so on its own.
-            self._faces = self._make_faces(state.path, recorder, stamps.boot_id)
+            self._faces = make_faces(place)
             self._stack.callback(self._faces.close)
             self._faces.start()
+        if config.mqtt.enabled:
+            # paho and TLS cost memory and time that a device without a broker need not spend.
+            from edge_rt.runtime.compose_mqtt import MqttPart
+
+            self._mqtt = MqttPart(place)
         if config.falls.enabled:
-            self._falls = self._make_falls(state.path, recorder, stamps.boot_id)
+            made = make_falls(place, self._mqtt)
+            self._stack.callback(made.memory.close)
+            self._falls, self._memory, self._engine = made.service, made.memory, made.engine
         recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
         if self._falls is not None:
             self._stack.callback(self._falls.close)
             self._falls.start()
         # Whoever finds the control socket finds the log too; a sick disk holds up nothing for long.
         recorder.flush(FIRST_EVENT_S)
+        if self._mqtt is not None:
+            self._stack.callback(self._mqtt.stop)
+            self._mqtt.start()
         table = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
         ).table()
@@ -156,6 +163,7 @@ class Daemon:
             "problems": self._problems(),
             "falls": self._falls.status() if self._falls else None,
             "faces": self._faces.status() if self._faces else None,
+            "mqtt": self._mqtt.status() if self._mqtt else None,
             "storage": self._recorder.status()._asdict(),
         }
 
@@ -175,6 +183,8 @@ class Daemon:
             found.append(f"storage: {storage.error} ({storage.pending} events kept in memory)")
         if self._memory is not None and self._memory.problem:
             found.append(f"storage: {self._memory.problem}")
+        if self._mqtt is not None:
+            found += [f"mqtt: {problem}" for problem in self._mqtt.problems()]
         if self._falls is not None:
             if self._falls.stuck_s() > LOOK_S:
                 found.append(f"falls: the thread has not turned for {self._falls.stuck_s():.0f} s")
@@ -193,9 +203,9 @@ class Daemon:
         max_bytes = self.config.runtime.event_log_max_mb * 1024 * 1024
         path = folder / EVENTS_NAME
         recorder = Recorder(
-            # Nothing reads the log for others yet, so nothing pins what is in it.
+            # Only an uplink pins events: without one nobody will ever receipt them.
             lambda draft, check: EventLog(
-                path, draft, max_bytes=max_bytes, pinned=False, check=check
+                path, draft, max_bytes=max_bytes, pinned=self.config.mqtt.enabled, check=check
             ),
             stamps,
         )
@@ -203,123 +213,7 @@ class Daemon:
         self._stack.callback(recorder.close, CLOSE_S)
         return recorder
 
-    def _make_falls(self, folder: Path, recorder: Recorder, boot_id: str) -> FallService:
-        config = self.config.falls
-        bundle = self._open(config.bundle)
-        manifest = bundle.manifest
-        if not isinstance(manifest, FallManifest):
-            raise ManifestError(f"bundle {config.bundle} is not a fall model; see falls.bundle")
-        profile: dict[str, float | bool] = {
-            "cancel_window_s": config.alarm.cancel_window_s,
-            "escalated_window_s": config.alarm.escalated_window_s,
-            "cancel_on_recovery": config.alarm.cancel_on_recovery,
-        }
-        if config.threshold is not None:
-            profile["threshold"] = config.threshold
-        try:
-            rules = rules_for(manifest, **profile)
-        except ValueError as error:
-            raise ConfigError(f"[falls]: {error}; correct the configuration") from None
-        source = make_accelerometer(config.source, manifest.decision.placement)
-        detector = FallDetector(
-            bundle, rate_hz=source.rate_hz, range_g=source.range_g, stamps=config.stamps
-        )
-        pipeline = FallPipeline(
-            detector,
-            rules,
-            lambda: uuid.uuid4().hex,
-            range_g=source.range_g,
-            simulated=isinstance(config.source, SimulatedAccelerometer),
-        )
-        siren = make_siren(self.config.outputs.siren)
-        recorder.listen(_siren_follows(siren), urgent=True)
-        announce = _announcer(recorder, f"{manifest.name} {manifest.version}")
-        memory = self._memory = FallMemory(folder, boot_id, time.monotonic)
-        self._stack.callback(memory.close)
-        restored = memory.restore(pipeline, logged_stages(recorder))
-        if pipeline.machine.state in OPEN:
-            siren.sound(pipeline.machine.state.value)
-        for kind, what, data in restored.tell:
-            announce(kind, what, data)
-        return FallService(
-            pipeline,
-            source,
-            announce,
-            memory.save,
-            time.monotonic,
-            # A sensor cannot be missed before its hops are due.
-            lost_s=max(config.lost_s, 3.0 * manifest.input.hop / manifest.input.rate_hz),
-            speed=config.source.speed,
-            asleep_s=restored.asleep_s,
-        )
-
-    def _make_faces(self, folder: Path, recorder: Recorder, boot_id: str) -> FaceService:
-        config = self.config.faces
-        file = StateFile(folder / UNLOCK_NAME, Counters)
-        try:
-            counters = file.load() or Counters()
-        except StorageError as error:
-            # The file stays damaged until the penalty has been written over it.
-            log.error("the unlock counters start from the longest lockout: %s", error)
-            counters = penalised(config.rules)
-        machine = UnlockMachine(
-            config.rules, counters, file.save, boot_id=boot_id, now_s=time.monotonic()
-        )
-        return FaceService(
-            [str(folder), _as_json(self.config)],
-            machine,
-            _announcer(recorder, None),
-            make_lock(self.config.outputs.lock),
-            time.monotonic,
-            hang_s=config.hang_s,
-            memory_mb=config.memory_mb,
-            armed=config.armed,
-        )
-
-    def _open(self, name: str) -> Bundle:
-        """A bundle from a file that a person named is first tried in a process that may crash."""
-        runtime = self.config.runtime
-        folder = locate(name)
-        if folder not in factory_bundles().values():
-            probe(folder, runtime.engine, run=False)
-        bundle = open_bundle(folder, runtime.engine, runtime.threads)
-        bundle.interpreter.warm_up()
-        self._engine = bundle.interpreter.engine
-        return bundle
-
-
-def _announcer(recorder: Recorder, model: str | None) -> Announce:
-    def announce(kind: str, what: str, data: Mapping[str, Any]) -> None:
-        recorder.announce(kind, what, data, model_version=model)
-
-    return announce
-
-
-_SIREN = {"prealarm": "prealarm", "alarm": "alarm"}
-_QUIET = frozenset({"cancelled", "resolved"})
-
-
-def _siren_follows(siren: Siren) -> Callable[[Notice], None]:
-    def listener(notice: Notice) -> None:
-        if notice.event.kind != "fall":
-            return
-        if notice.event.what in _SIREN:
-            siren.sound(_SIREN[notice.event.what])
-        elif notice.event.what in _QUIET:
-            siren.silence()
-
-    return listener
-
 
 def _group_of(folder: Path) -> int:
     """The service's group may use the control socket."""
     return os.stat(folder).st_gid
-
-
-def _as_json(config: Config) -> str:
-    import msgspec
-
-    return msgspec.json.encode(config).decode()
-
-
-__all__ = ["Daemon", "InputError", "load_config", "run"]

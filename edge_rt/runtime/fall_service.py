@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any, Literal
 
 from edge_rt.core.errors import DaemonError
-from edge_rt.core.fall import Event, State
+from edge_rt.core.fall import Event, FallRules, State
 from edge_rt.core.types import Accelerometer, Announce, SampleBlock
 from edge_rt.falls.pipeline import Announcement, FallPipeline
 from edge_rt.runtime.accelerometer import AccelerometerReader
@@ -114,6 +114,10 @@ class FallService:
                 self._announce("fall", "alarm", {"incident": uuid.uuid4().hex, "why": why})
                 return {"state": State.ALARM.value, "problem": why["fault"]}
             raise DaemonError("the fall pipeline did not answer; see edge-rt status") from None
+
+    def set_rules(self, rules: FallRules) -> None:
+        """Other rules, live; frozen, so that no step sees half of them."""
+        self._pipeline.set_rules(rules)
 
     def stuck_s(self) -> float:
         """How long ago the thread last turned; it does so ten times a second."""

@@ -5,4 +5,5 @@ from __future__ import annotations
 from edge_rt.adapters.templates import KEY_NAME, STORE_NAME
 
 EVENTS_NAME, FALL_NAME, UNLOCK_NAME = "events.db", "fall.json", "unlock.json"
-STATE_FILES = (EVENTS_NAME, FALL_NAME, UNLOCK_NAME, STORE_NAME, KEY_NAME)
+TWIN_NAME = "twin.json"
+STATE_FILES = (EVENTS_NAME, FALL_NAME, UNLOCK_NAME, TWIN_NAME, STORE_NAME, KEY_NAME)

@@ -12,6 +12,7 @@ PyPI, or given with --dlib FILE and --stills FILE.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import tempfile
 from pathlib import Path
@@ -158,6 +159,10 @@ def _card(out: Path, detect: Bundle, plain: Bundle, args: argparse.Namespace) ->
             f"{100 * r['tar_at_far_1e3']:.1f} % | {100 * r['failure_to_acquire']:.2f} % |"
         )
         print(rows[-1], flush=True)
+    # Checked, not set: a threshold is a decision, and what the card says of it must hold.
+    largest = (math.ceil(100 * first["closest_strangers"]) - 1) / 100
+    if largest != THRESHOLD["value"]:
+        raise SystemExit(f"{largest:g} is the largest threshold without a false accept; set it")
     others = []
     for name, what in (
         ("orl", "ORL, greyscale 92x112"),

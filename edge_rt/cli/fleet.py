@@ -1,0 +1,153 @@
+"""The other side of MQTT: receive a fleet's events, and see what has come."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_rt.cli import options, output
+from edge_rt.core.errors import InputError
+
+if TYPE_CHECKING:
+    from edge_rt.adapters.mqtt import Settings
+    from edge_rt.fleet.store import Arrived, Store
+
+
+@click.group()
+def fleet() -> None:
+    """Receive a fleet's events and see what has come."""
+
+
+@fleet.command()
+@click.option("--host", default="localhost", show_default=True, help="The broker.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8883, show_default=True)
+@click.option("--fleet", "name", default="home", show_default=True, help="Whose events.")
+@click.option("--ca", type=options.FILE, help="CAs that may vouch for the broker.")
+@click.option("--cert", type=options.FILE, help="Our certificate.")
+@click.option("--key", help="Its key: file of mode 0600, or a systemd credential's name.")
+@click.option("--insecure", is_flag=True, help="Plain TCP, for a broker on this machine.")
+@click.option("--store", type=options.FILE, required=True, help="Folder to keep events in.")
+@click.option("--silent-after", type=click.FloatRange(1), default=60.0, show_default=True)
+@options.as_json
+def listen(
+    host: str,
+    port: int,
+    name: str,
+    ca: Path | None,
+    cert: Path | None,
+    key: str | None,
+    insecure: bool,
+    store: Path,
+    silent_after: float,
+    as_json: bool,
+) -> None:
+    """Keep every event of a fleet and receipt it; prints each once, until Ctrl-C.
+
+    An event is in STORE, as SQLite and as JSON lines, before its device hears that it has come.
+    """
+    from edge_rt.adapters.credentials import credential_path
+    from edge_rt.adapters.mqtt import Settings
+    from edge_rt.fleet.store import Store
+
+    if bool(cert) != bool(key):
+        raise InputError("--cert and --key belong together; give both or neither")
+    if insecure:
+        output.warn("--insecure: events travel unencrypted from an unverified broker")
+    settings = Settings(
+        host,
+        port,
+        f"{name}-receiver",
+        insecure=insecure,
+        ca=ca,
+        cert=cert,
+        key=credential_path(key) if key else None,
+        session_s=86400,
+        receive_maximum=1000,
+    )
+    kept = Store(store)
+    try:
+        _listen(settings, name, kept, silent_after, as_json)
+    finally:
+        kept.close()
+
+
+def _listen(settings: Settings, name: str, store: Store, silent_s: float, as_json: bool) -> None:
+    from edge_rt.cli.daemon import event_line
+    from edge_rt.core.uplink_wire import Topics
+    from edge_rt.fleet.receiver import Listeners, Receiver
+
+    def show(arrived: Arrived) -> None:
+        if as_json:
+            click.echo(arrived.body)
+            return
+        device = arrived.event.source.rsplit("/", 1)[-1]
+        event = arrived.event
+        line = {f: getattr(event, f) for f in ("time", "sequence", "type", "data")}
+        click.echo(f"{device:<16}  {event_line(line)}")
+
+    def say(what: str, topics: Topics) -> None:
+        output.warn(f"device {topics.device} {what}")
+
+    listeners = Listeners(show, lambda t: say("is silent", t), lambda t: say("is back", t))
+    receiver = Receiver(settings, name, store, silent_s=silent_s, listeners=listeners)
+    stopping: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        stopping.append(number)
+        receiver.wake()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    error = ""
+    while not stopping:
+        receiver.turn(1.0)
+        if receiver.error != error:
+            error = receiver.error
+            if error:
+                output.warn(error)
+    receiver.close()
+
+
+@fleet.command()
+@click.argument("store", type=options.FILE)
+@options.as_json
+def devices(store: Path, as_json: bool) -> None:
+    """What STORE holds, log by log: how far, what is missing, how often something came twice."""
+    from edge_rt.fleet.store import Store
+
+    if not (store / "events.sqlite").is_file():
+        raise InputError(f"{store}: no store of events; name the folder given to fleet listen")
+    kept = Store(store)
+    rows: list[dict[str, Any]] = []
+    for source, logid in kept.known():
+        state = kept.log(source, logid)
+        newest = max(state.lanes.values(), default=0)
+        rows.append(
+            {
+                "device": source.rsplit("/", 1)[-1],
+                "log": logid,
+                "newest": newest,
+                "missing": state.gaps(),
+                "repeats": state.repeats,
+                "conflicts": state.conflicts,
+            }
+        )
+    kept.close()
+    if as_json:
+        output.print_json(rows)
+        return
+    shown = [
+        (
+            row["device"],
+            str(row["log"])[:8],
+            row["newest"],
+            ", ".join(f"{a}-{b}" for a, b in row["missing"][:5]) or "-",
+            row["repeats"],
+            row["conflicts"],
+        )
+        for row in rows
+    ]
+    output.print_table(("device", "log", "newest", "missing", "repeats", "conflicts"), shown)

@@ -1,0 +1,258 @@
+"""What a receiver keeps: events in SQLite and as JSON lines, in step, before anything is receipted.
+
+The database is what a receipt stands for. The lines are written before its commit, which keeps
+their length: what a killed receiver wrote beyond that is cut off at the next start, and what a
+power cut took from the file is written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from edge_rt.core.errors import StorageError
+from edge_rt.core.held import Held
+from edge_rt.core.uplink_wire import MAX_ALSO, Range, ReceiptMessage
+from edge_rt.core.wire import Event, Lane
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    arrival INTEGER PRIMARY KEY, source TEXT NOT NULL, logid TEXT NOT NULL,
+    sequence INTEGER NOT NULL, id TEXT NOT NULL, type TEXT NOT NULL, time TEXT NOT NULL,
+    received TEXT NOT NULL, body BLOB NOT NULL,
+    UNIQUE (source, logid, sequence)
+);
+CREATE TABLE IF NOT EXISTS logs (
+    source TEXT NOT NULL, logid TEXT NOT NULL, lanes TEXT NOT NULL,
+    repeats INTEGER NOT NULL, conflicts INTEGER NOT NULL,
+    PRIMARY KEY (source, logid)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dropped (
+    source TEXT NOT NULL, logid TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (source, logid, first, last)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO meta VALUES ('schema', 1), ('lines', 0);
+"""
+_ISLANDS = """
+SELECT min(n), max(n) FROM (
+    SELECT sequence AS n, sequence - row_number() OVER (ORDER BY sequence) AS island
+    FROM events WHERE source = ? AND logid = ?
+) GROUP BY island ORDER BY 1
+"""
+SCHEMA = 1
+
+
+class Arrived(NamedTuple):
+    """One event as it came. `received`: RFC 3339 of the receiver's clock."""
+
+    event: Event
+    body: bytes
+    received: str
+
+
+class LogState:
+    """One device's log as far as it is held."""
+
+    def __init__(self, held: Held, lanes: dict[Lane, int], repeats: int, conflicts: int) -> None:
+        self.held = held
+        self.lanes = lanes  # highest sequence of each lane
+        self.repeats = repeats
+        self.conflicts = conflicts  # another event under a place already taken
+        self.arrived: dict[Lane, deque[int]] = {}  # since the last receipt
+
+    def take(self, event: Event, sequence: int) -> None:
+        """It is held now; of a type that only a newer edge_rt knows, the lane may be any."""
+        try:
+            lanes: tuple[Lane, ...] = (event.lane,)
+        except ValueError:
+            lanes = tuple(Lane)
+        self.held.add(sequence)
+        for lane in lanes:
+            self.lanes[lane] = max(sequence, self.lanes.get(lane, 0))
+            self.arrived.setdefault(lane, deque(maxlen=MAX_ALSO)).append(sequence)
+
+    def receipt(self, logid: str) -> ReceiptMessage:
+        """What the device may be told, once: the next one names only what comes after it."""
+        given = {
+            lane: self.held.receipt(upto, self.arrived.get(lane, ()))
+            for lane, upto in self.lanes.items()
+        }
+        self.arrived.clear()
+        return ReceiptMessage(logid, given)
+
+    def gaps(self) -> list[Range]:
+        """What is missing before the newest event."""
+        return list(self.held.gaps(max(self.lanes.values(), default=0)))
+
+
+_Key = tuple[str, str]
+_lanes = msgspec.json.Decoder(dict[Lane, int])
+
+
+class Store:
+    """Use from one thread. Raises StorageError; what a call could not keep, it kept no part of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with _storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(folder / "events.sqlite", isolation_level=None, timeout=10.0)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # What is receipted must outlast a power cut here: the device may forget it.
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SCHEMA)
+            if self._meta("schema") != SCHEMA:
+                raise StorageError(f"{folder}: made by another edge_rt; choose another folder")
+            self._length = self._meta("lines")
+            self._lines = (folder / "events.jsonl").open("a+b", buffering=0)
+            self._mend_lines()
+        self.logs: dict[_Key, LogState] = {}
+
+    def add(self, arrived: Sequence[Arrived]) -> tuple[list[Arrived], set[_Key]]:
+        """Keep events, all or none; returns the new ones and the logs that a receipt is due to."""
+        fresh: list[Arrived] = []
+        touched: set[_Key] = set()
+        with _storage_errors(self.folder):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for item in arrived:
+                    touched.add((item.event.source, item.event.logid))
+                    if self._insert(item):
+                        fresh.append(item)
+                lines = b"".join(item.body + b"\n" for item in fresh)
+                self._write_lines(lines)
+                for key in touched:
+                    self._save(key)
+                length = self._length + len(lines)
+                self._db.execute("UPDATE meta SET value = ? WHERE key = 'lines'", (length,))
+                self._db.execute("COMMIT")
+            except BaseException:  # whatever stopped us, no half transaction may stay open
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                with contextlib.suppress(OSError):  # else the next start cuts it off
+                    self._lines.truncate(self._length)
+                self.logs.clear()  # they are ahead of the database now
+                raise
+        self._length = length
+        return fresh, touched
+
+    def log(self, source: str, logid: str) -> LogState:
+        """State of one log; an empty one if nothing of it has come yet."""
+        key = (source, logid)
+        if key not in self.logs:
+            held = Held(self._db.execute(_ISLANDS, key))
+            for first, last in self._db.execute(
+                "SELECT first, last FROM dropped WHERE source = ? AND logid = ?", key
+            ):
+                held.add(first, last)
+            row = self._db.execute(
+                "SELECT lanes, repeats, conflicts FROM logs WHERE source = ? AND logid = ?", key
+            ).fetchone() or ("{}", 0, 0)
+            self.logs[key] = LogState(held, _lanes.decode(row[0]), row[1], row[2])
+        return self.logs[key]
+
+    def known(self) -> list[_Key]:
+        """Every log that something has come of."""
+        return list(self._db.execute("SELECT source, logid FROM logs ORDER BY source, logid"))
+
+    def close(self) -> None:
+        """Close both files; safe to call twice."""
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._db.close()
+            self._lines.close()
+
+    # ---- helpers ----
+
+    def _insert(self, item: Arrived) -> bool:
+        event = item.event
+        sequence = int(event.sequence)
+        state = self.log(event.source, event.logid)
+        done = self._db.execute(
+            "INSERT INTO events (source, logid, sequence, id, type, time, received, body)"
+            # Not OR IGNORE, which would ignore every other fault as well.
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, logid, sequence) DO NOTHING",
+            (
+                event.source,
+                event.logid,
+                sequence,
+                event.id,
+                event.type,
+                event.time,
+                item.received,
+                item.body,
+            ),
+        )
+        state.take(event, sequence)
+        if not done.rowcount:
+            if self._is_same(event, sequence):
+                state.repeats += 1
+            else:
+                state.conflicts += 1
+            return False
+        for first, last in _dropped_ranges(event, sequence):
+            state.held.add(first, last)
+            self._db.execute(
+                "INSERT OR IGNORE INTO dropped VALUES (?, ?, ?, ?)",
+                (event.source, event.logid, first, last),
+            )
+        return True
+
+    def _mend_lines(self) -> None:
+        last = self._db.execute("SELECT body FROM events ORDER BY arrival DESC LIMIT 1").fetchone()
+        end = last[0] + b"\n" if last else b""
+        self._lines.seek(max(0, self._length - len(end)))
+        if self._lines.read(len(end)) == end:
+            self._lines.truncate(self._length)
+            return
+        self._lines.truncate(0)
+        for (body,) in self._db.execute("SELECT body FROM events ORDER BY arrival"):
+            self._write_lines(body + b"\n")
+
+    def _write_lines(self, lines: bytes) -> None:
+        rest = memoryview(lines)
+        while rest:  # a nearly full disk takes a part
+            rest = rest[self._lines.write(rest) :]
+
+    def _is_same(self, event: Event, sequence: int) -> bool:
+        row = self._db.execute(
+            "SELECT id FROM events WHERE source = ? AND logid = ? AND sequence = ?",
+            (event.source, event.logid, sequence),
+        ).fetchone()
+        return bool(row[0] == event.id)
+
+    def _save(self, key: _Key) -> None:
+        state = self.logs[key]
+        lanes = msgspec.json.encode(state.lanes).decode()
+        self._db.execute(
+            "INSERT OR REPLACE INTO logs VALUES (?, ?, ?, ?, ?)",
+            (*key, lanes, state.repeats, state.conflicts),
+        )
+
+    def _meta(self, key: str) -> int:
+        return int(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+
+def _dropped_ranges(event: Event, sequence: int) -> list[Range]:
+    """What a device says it dropped is accounted for; only what lies before the saying event."""
+    if event.kind != "device" or event.what != "dropped":
+        return []
+    try:
+        ranges = msgspec.convert(event.data.get("ranges", []), list[Range])
+    except msgspec.ValidationError:
+        return []
+    return [(first, last) for first, last in ranges if first <= last < sequence]
+
+
+@contextlib.contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StorageError(f"{folder}: {error}; free or mend the disk") from error

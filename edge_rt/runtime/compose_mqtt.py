@@ -1,0 +1,76 @@
+"""The uplink and the settings from afar, put together from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edge_rt.adapters.statefile import StateFile
+from edge_rt.core.config import Config
+from edge_rt.core.twin import Desired
+from edge_rt.core.uplink_wire import Topics
+from edge_rt.runtime.compose import Place
+from edge_rt.runtime.letters import Letter
+from edge_rt.runtime.places import EVENTS_NAME, TWIN_NAME
+from edge_rt.runtime.twin_service import TwinService
+from edge_rt.runtime.uplink_service import UplinkService
+
+
+class MqttPart:
+    """Settings are in force from construction on, the connection from `start` to `stop`."""
+
+    def __init__(self, place: Place) -> None:
+        device = place.config.device
+        self._watchers: list[Callable[[Config], None]] = []
+        file = StateFile(place.folder / TWIN_NAME, Desired)
+        twin = self._twin = TwinService(place.config, file, self._apply)
+        twin.load()
+        self._uplink = UplinkService(
+            twin.config.mqtt,
+            Topics(device.fleet, device.name),
+            place.recorder,
+            place.folder / EVENTS_NAME,
+            lambda incident: place.siren.sound("alarm"),
+            boot_id=place.boot_id,
+            handlers={
+                "twin/desired": lambda _, body: Letter("twin/reported", twin.desire(body), True)
+            },
+            greetings=lambda: [Letter("twin/reported", twin.report(), True)],
+        )
+
+    def start(self) -> None:
+        """Connect, and stay so."""
+        self._uplink.start()
+
+    def stop(self) -> None:
+        """Say `stopped` and hang up."""
+        self._uplink.stop()
+
+    def config(self) -> Config:
+        """The configuration with the settings from afar that are in force."""
+        return self._twin.config
+
+    def forget(self, reason: str) -> None:
+        """Drop settings that cannot be applied."""
+        self._uplink.set_patience(self._twin.forget(reason).mqtt.alarm_patience_s)
+
+    def watch(self, apply: Callable[[Config], None]) -> None:
+        """Have new settings applied by this too; it raises ConfigError for what it refuses."""
+        self._watchers.append(apply)
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able view for the live status."""
+        return self._uplink.status()
+
+    def problems(self) -> list[str]:
+        """What a person should look at."""
+        status = self._uplink.status()
+        found = [status["error"]] if status["error"] else []
+        if status["alarms_unheard"]:
+            found.append(f"{status['alarms_unheard']} alarms without a receipt")
+        return found
+
+    def _apply(self, config: Config) -> None:
+        for apply in self._watchers:
+            apply(config)
+        self._uplink.set_patience(config.mqtt.alarm_patience_s)

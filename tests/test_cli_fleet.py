@@ -1,0 +1,95 @@
+"""`edge-rt provision` and `edge-rt fleet`, from an empty folder to a kept event."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from broker import Broker
+from test_receiver import publisher, send
+from test_store import arrived
+
+from edge_rt.cli import main
+from edge_rt.core.uplink_wire import Topics
+from edge_rt.fleet.certificates import Authority
+
+
+def test_a_fleet_is_provisioned_step_by_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ca, there = str(tmp_path / "ca"), str(tmp_path / "dev")
+    assert main(["provision", "authority", ca, "--fleet", "home"]) == 0
+    assert main(["provision", "request", "dev1", "--out", there]) == 0
+    assert (tmp_path / "dev/dev1.key").stat().st_mode & 0o777 == 0o600
+    csr = f"{there}/dev1.csr"
+    assert main(["provision", "sign", ca, csr, "--name", "dev1", "--out", there]) == 0
+    assert main(["provision", "sign", ca, csr, "--name", "dev2"]) == 2
+    assert main(["provision", "request", "broker", "--out", there]) == 0
+    request = f"{there}/broker.csr"
+    hosts = ["--host", "hub.local", "--host", "10.0.0.1"]
+    words = ["provision", "sign", ca, request, "--name", "broker", *hosts, "--days", "30"]
+    assert main([*words, "--out", there]) == 0
+    assert main(["provision", "revoke", ca, "dev1"]) == 0
+    capsys.readouterr()
+    assert main(["provision", "list", ca, "--json"]) == 0
+    states = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert states == {"dev1": "revoked", "broker": "renew"}
+    assert len(Authority(tmp_path / "ca").issued) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["provision", "list", "nowhere"],
+        ["provision", "request", "a/b"],
+        ["fleet", "devices", "nowhere"],
+        ["fleet", "listen", "--store", "s", "--cert", "x"],
+        ["fleet", "listen", "--store", "s", "--cert", "x", "--key", "./nowhere"],
+    ],
+)
+def test_what_a_person_can_mend_is_one_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / w) if w in ("nowhere", "s") else w for w in words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_listen_keeps_prints_and_ends_when_told(
+    make_broker: Callable[..., Broker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = make_broker(None, more="log_type all")
+    store = tmp_path / "store"
+    words = ["fleet", "listen", "--port", str(broker.port), "--host", broker.host, "--insecure"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_rt", *words, "--store", str(store), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    device = publisher(broker)
+    item = arrived(1)
+    topic = Topics("home", "dev1").event("device")
+    try:
+        assert process.stdout is not None
+        # Not before it has subscribed: this test's device does not send again by itself.
+        broker.wait_for_log("home-receiver 1 edge-rt/v1/home/+/evt/+")
+        send(device, topic, item.body)
+        send(device, topic, item.body)
+        assert json.loads(process.stdout.readline())["id"] == item.event.id
+        process.send_signal(signal.SIGTERM)
+        rest, errors = process.communicate(timeout=15)
+    finally:
+        process.kill()
+    assert (process.returncode, rest) == (0, "")
+    assert "--insecure" in errors
+    device.close()
+    assert main(["fleet", "devices", str(store), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["device"], row["newest"], row["missing"]) == ("dev1", 1, [])
+    assert main(["fleet", "devices", str(store)]) == 0
+    assert "dev1" in capsys.readouterr().out

@@ -1,0 +1,38 @@
+"""What is told of events that leave a full log."""
+
+from __future__ import annotations
+
+from test_store import arrived
+
+from edge_rt.core.dropping import MAX_RANGES, Doomed, Row, choose
+
+
+def row(sequence: int, size: int = 10) -> Row:
+    return Row(sequence, size, b"{}")
+
+
+def told(sequence: int, ranges: list[list[int]], count: int) -> Row:
+    return Row(sequence, 10, arrived(sequence, what="dropped", ranges=ranges, count=count).body)
+
+
+def test_the_oldest_go_until_enough_is_free() -> None:
+    rows = [row(1), row(2), row(5), row(6)]
+    assert choose(rows, 25, absorb=False) == Doomed([1, 2, 5], [(1, 2), (5, 5)], 3)
+
+
+def test_one_telling_event_has_room_for_so_many_ranges() -> None:
+    rows = [row(n) for n in range(1, 1000, 2)]
+    doomed = choose(rows, 10**6, absorb=False)
+    assert len(doomed.ranges) == len(doomed.sequences) == MAX_RANGES
+
+
+def test_what_a_telling_event_told_is_told_again_when_it_goes() -> None:
+    rows = [told(8, [[1, 3], [5, 7]], 6), row(9)]
+    assert choose(rows, 100, absorb=True) == Doomed([8, 9], [(1, 3), (5, 9)], 8)
+    assert choose(rows, 100, absorb=False) == Doomed([8, 9], [(8, 9)], 2)
+
+
+def test_a_telling_event_that_does_not_fit_stays() -> None:
+    many = [[n, n] for n in range(1, 2 * MAX_RANGES, 2)]
+    rows = [told(500, many, MAX_RANGES), row(501), told(502, "nonsense", 3)]  # type: ignore[arg-type]
+    assert choose(rows, 100, absorb=True) == Doomed([501, 502], [(501, 502)], 2)

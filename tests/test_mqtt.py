@@ -1,0 +1,260 @@
+"""The MQTT adapter and the shipped broker configuration, on a real mosquitto."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from broker import Broker, Pki
+
+from edge_rt.adapters import mqtt
+from edge_rt.adapters.mqtt import Acked, Closed, Connected, Message, Mqtt, Received, Subscribed
+from edge_rt.core.errors import CredentialError
+from edge_rt.fleet.certificates import Authority, make_request, write_private
+
+F = TypeVar("F", bound=mqtt.Fact)
+MakeBroker = Callable[..., Broker]
+NOT_AUTHORIZED = 0x87
+
+
+class Client:
+    """An open connection that collects facts until the one that is waited for."""
+
+    def __init__(self, settings: mqtt.Settings, will: Message | None = None) -> None:
+        self.mqtt = Mqtt(settings, will)
+        self.facts: list[mqtt.Fact] = []
+        self.mqtt.open()
+
+    def wait(self, kind: type[F], timeout_s: float = 10.0) -> F:
+        """The next fact of this kind; those before it are dropped."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            while self.facts:
+                fact = self.facts.pop(0)
+                if isinstance(fact, kind):
+                    return fact
+            assert time.monotonic() < deadline, f"no {kind.__name__} in {timeout_s} s"
+            self.facts = self.mqtt.poll(0.5)
+
+    def publish(self, topic: str, payload: bytes = b"x", *, retain: bool = False) -> int:
+        """Send; the reason code of the PUBACK."""
+        token = self.mqtt.publish(topic, payload, retain=retain)
+        assert token is not None
+        while (acked := self.wait(Acked)).token != token:
+            pass
+        return acked.code
+
+    def close(self) -> None:
+        self.mqtt.disconnect()
+        self.mqtt.close()
+
+
+def connected(settings: mqtt.Settings, will: Message | None = None) -> Client:
+    client = Client(settings, will)
+    client.wait(Connected)
+    return client
+
+
+@pytest.fixture
+def broker(make_broker: MakeBroker, pki: Pki) -> Broker:
+    return make_broker(pki)
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_message_goes_round(make_broker: MakeBroker, pki: Pki, version: str) -> None:
+    broker = make_broker(pki)
+    device = Client(broker.settings("dev1", version=version))
+    limits = device.wait(Connected)
+    # 3.1.1 has no properties: no limit is known.
+    assert limits == Connected(False, *((1000, 131072) if version == "5" else (0, 0)))
+    receiver = connected(broker.settings("@receiver", version=version))
+    receiver.mqtt.subscribe(["edge-rt/v1/home/+/evt/+"])
+    assert receiver.wait(Subscribed) == Subscribed(())
+    assert device.publish("edge-rt/v1/home/dev1/evt/fall", b"hello") == 0
+    assert receiver.wait(Received) == Received("edge-rt/v1/home/dev1/evt/fall", b"hello", False)
+    device.close()
+    receiver.close()
+
+
+def test_small_messages_are_not_held_back(broker: Broker) -> None:
+    device = connected(broker.settings("dev1"))
+    sock = device.mqtt._client.socket()  # type: ignore[union-attr]
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # type: ignore[union-attr]
+    assert sock.version() in ("TLSv1.2", "TLSv1.3")  # type: ignore[union-attr]
+    device.close()
+
+
+def test_a_device_writes_only_its_own_topics(broker: Broker) -> None:
+    device = connected(broker.settings("dev1"))
+    base = "edge-rt/v1/home"
+    for topic in ("status", "evt/fall", "dt/health", "twin/reported"):
+        assert device.publish(f"{base}/dev1/{topic}") < 128, topic
+    forbidden = [f"{base}/dev1/{t}" for t in ("ack", "cmd/x", "twin/desired", "evt/a/b", "x")]
+    forbidden += [f"{base}/dev2/evt/fall", f"{base}/dev2/status", f"{base}/models/blob/a/0"]
+    forbidden += ["edge-rt/v1/other/dev1/evt/fall", "homeassistant/device/dev2/config", "x"]
+    for topic in forbidden:
+        assert device.publish(topic) == NOT_AUTHORIZED, topic
+    device.close()
+
+
+def test_a_device_reads_only_its_own_topics(broker: Broker) -> None:
+    base = "edge-rt/v1/home"
+    device, other = connected(broker.settings("dev1")), connected(broker.settings("dev2"))
+    device.mqtt.subscribe(["#", f"{base}/dev2/ack", "edge-rt/v1/+/+/ack"])
+    device.wait(Subscribed)
+    receiver, operator = (connected(broker.settings(n)) for n in ("@receiver", "@operator"))
+    assert other.publish(f"{base}/dev2/evt/fall") < 128
+    assert other.publish(f"{base}/dev2/status", b"{}", retain=True) < 128
+    assert receiver.publish(f"{base}/dev2/ack") < 128
+    assert operator.publish(f"{base}/dev2/cmd/resolve") < 128
+    assert operator.publish(f"{base}/dev1/cmd/resolve", b"mine") < 128
+    assert operator.publish(f"{base}/models/metadata/root.json", b"all") < 128
+    assert device.wait(Received) == Received(f"{base}/dev1/cmd/resolve", b"mine", False)
+    # What comes next is next in the broker's order: of dev2's nothing came before or between.
+    assert device.wait(Received).topic == f"{base}/models/metadata/root.json"
+    # And who may receipt may not command.
+    assert receiver.publish(f"{base}/dev1/cmd/resolve") == NOT_AUTHORIZED
+    assert receiver.publish(f"{base}/dev1/evt/fall") == NOT_AUTHORIZED
+    for client in (device, other, receiver, operator):
+        client.close()
+
+
+def refusal(settings: mqtt.Settings) -> str:
+    client = Client(settings)
+    closed = client.wait(Closed)
+    client.mqtt.close()
+    return closed.reason
+
+
+# paho leaves the socket of a failed handshake to the garbage collector.
+LEAVES_SOCKET = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@LEAVES_SOCKET
+def test_wrong_certificates_are_refused(make_broker: MakeBroker, pki: Pki, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    old = pki.client("expired", datetime(2020, 1, 1, tzinfo=UTC), days=1)
+    gone = pki.client("revoked")
+    pki.authority.revoke("revoked", now)
+    broker = make_broker(pki)
+    good = broker.settings("dev1")
+    connected(good).close()
+    for cert, key in (old, gone):
+        assert refusal(good._replace(cert=cert, key=key))
+    assert refusal(good._replace(cert=None, key=None))
+    stranger = Authority.make(tmp_path / "other", "home", now)
+    request = make_request("dev1", "home")
+    write_private(tmp_path / "key", request.key)
+    (tmp_path / "crt").write_bytes(stranger.sign_device(request.csr, "dev1", now))
+    assert refusal(good._replace(cert=tmp_path / "crt", key=tmp_path / "key"))
+    # And a broker that cannot prove itself is refused by us.
+    wrong_ca = good._replace(ca=tmp_path / "other" / "ca.crt")
+    assert "certificate verify failed" in refusal(wrong_ca)
+    elsewhere = make_broker(pki, host="127.0.0.2")  # not a name in its certificate
+    assert "certificate verify failed" in refusal(elsewhere.settings("dev1"))
+
+
+@LEAVES_SOCKET
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_a_broker_that_only_speaks_old_tls_is_refused(pki: Pki) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.load_cert_chain(pki.folder / "broker.crt", pki.folder / "broker.key")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=_shake, args=(server, context))
+        thread.start()
+        port = server.getsockname()[1]
+        ca = pki.authority.folder / "ca.crt"
+        reason = refusal(mqtt.Settings("localhost", port, "dev1", ca=ca))
+        thread.join(10)
+    assert "TLS" in reason or "SSL" in reason
+
+
+def _shake(server: socket.socket, context: ssl.SSLContext) -> None:
+    connection, _ = server.accept()
+    try:
+        context.wrap_socket(connection, server_side=True)
+    except OSError:
+        connection.close()
+
+
+def test_the_last_will_comes_after_a_lost_connection_not_after_a_goodbye(broker: Broker) -> None:
+    status = "edge-rt/v1/home/dev1/status"
+    receiver = connected(broker.settings("@receiver"))
+    receiver.mqtt.subscribe([status])
+    receiver.wait(Subscribed)
+    device = connected(broker.settings("dev1"), Message(status, b"offline"))
+    device.mqtt.abort()
+    assert receiver.wait(Received).payload == b"offline"
+    device.mqtt.open()
+    device.wait(Connected)
+    device.close()
+    again = connected(broker.settings("dev1"))
+    assert again.publish(status, b"online") < 128
+    assert receiver.wait(Received).payload == b"online"
+    again.close()
+    receiver.close()
+
+
+def test_the_broker_keeps_messages_for_a_session(broker: Broker) -> None:
+    command = "edge-rt/v1/home/dev1/cmd/selftest"
+    settings = broker.settings("dev1", session_s=600)
+    device = connected(settings)
+    device.mqtt.subscribe(["edge-rt/v1/home/dev1/cmd/+"])
+    device.wait(Subscribed)
+    device.close()
+    operator = connected(broker.settings("@operator"))
+    assert operator.publish(command) == 0
+    back = Client(settings)
+    assert back.wait(Connected).session_present
+    assert back.wait(Received).topic == command
+    back.close()
+    operator.close()
+
+
+def test_an_absent_broker_is_a_fact_not_an_exception(make_broker: MakeBroker) -> None:
+    broker = make_broker(None, start=False)
+    assert "refused" in refusal(broker.settings("dev1"))
+    assert refusal(broker.settings("dev1")._replace(host="no-such-host.invalid"))
+
+
+def test_a_killed_broker_is_noticed(broker: Broker) -> None:
+    device = connected(broker.settings("dev1"))
+    broker.kill()
+    device.wait(Closed)
+    assert device.mqtt.publish("edge-rt/v1/home/dev1/evt/fall", b"x") is None
+    broker.start()
+    device.mqtt.open()
+    device.wait(Connected)
+    device.close()
+
+
+def test_a_wake_up_ends_the_wait(make_broker: MakeBroker) -> None:
+    idle = Mqtt(make_broker(None, start=False).settings("dev1"))
+    thread = threading.Timer(0.05, idle.wake)
+    start = time.monotonic()
+    thread.start()
+    assert idle.poll(30.0) == []
+    assert time.monotonic() - start < 10
+    idle.close()
+    idle.wake()  # harmless
+
+
+@pytest.mark.parametrize("what", ["ca", "cert", "key"])
+def test_a_useless_tls_file_is_named(pki: Pki, tmp_path: Path, what: str) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("nonsense")
+    cert, key = pki.client("dev1")
+    ca = pki.authority.folder / "ca.crt"
+    good = mqtt.Settings("localhost", 1, "dev1", ca=ca, cert=cert, key=key)
+    with pytest.raises(CredentialError, match="bad.pem" if what != "key" else "dev1.crt"):
+        Mqtt(good._replace(**{what: bad}))

@@ -1,0 +1,165 @@
+"""How fast a backlog drains, and how long an alarm takes meanwhile. Release size: measured.
+
+The receiver is a process of its own and keeps, on disk, all that it receipts; the bare loop
+publishes and does nothing else. Both over TLS with client certificates on loopback.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from broker import Broker, Pki
+from e2e.uplink_peer import Peer
+from paho.mqtt.client import Client, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
+from test_uplink_service import Device, config_for, wait_for
+
+from edge_rt.core.uplink_config import MqttConfig
+
+PEER = Path(__file__).parent / "e2e" / "uplink_peer.py"
+WINDOW = 20
+EVENTS = 5000
+ROUNDS = 5
+ALARMS = 300
+
+pytestmark = pytest.mark.release
+
+
+class Remote:
+    """The reference receiver in a process of its own."""
+
+    def __init__(self, broker: Broker, folder: Path) -> None:
+        assert broker.pki is not None
+        folder.mkdir()
+        cert, key = broker.pki.client("@receiver")
+        ca = str(broker.pki.authority.folder / "ca.crt")
+        config = MqttConfig(host=broker.host, port=broker.port, ca=ca, cert=str(cert), key=str(key))
+        given = folder / "peer.json"
+        given.write_bytes(msgspec.json.encode(Peer(str(folder), config, 0)))
+        self._process = subprocess.Popen([sys.executable, str(PEER), "receiver", str(given)])
+        broker.wait_for_log("@receiver 1 edge-rt/v1/home/+/status")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def remote_at(tmp_path: Path) -> Iterator[Callable[[Broker], Remote]]:
+    """`remote_at(broker)`: a receiver there, ended after the test."""
+    made: list[Remote] = []
+
+    def make(broker: Broker) -> Remote:
+        made.append(Remote(broker, tmp_path / "remote"))
+        return made[-1]
+
+    yield make
+    for remote in made:
+        remote.close()
+
+
+def drain(device: Device) -> float:
+    """Events a second, from the start of the uplink until all are receipted in the log."""
+    start = time.monotonic()
+    device.uplink.start()
+    wait_for(lambda: device.uplink.status()["published"] >= EVENTS, 60)
+    wait_for(lambda: device.awaiting() == 0, 60)
+    return EVENTS / (time.monotonic() - start)
+
+
+def bare(broker: Broker, body: bytes) -> float:
+    """Messages a second of paho alone, from connecting to the last PUBACK."""
+    settings = broker.settings("dev1")
+    client = Client(CallbackAPIVersion.VERSION2, client_id="bare", protocol=MQTTv5)
+    client.tls_set(str(settings.ca), str(settings.cert), str(settings.key))
+    client.max_inflight_messages_set(WINDOW)
+    client.on_socket_open = lambda c, u, s: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    room, connected, done = threading.Semaphore(WINDOW), threading.Event(), threading.Event()
+    left = EVENTS
+
+    def acknowledged(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        room.release()
+        if not left:
+            done.set()
+
+    client.on_publish = acknowledged
+    client.on_connect = lambda *_: connected.set()
+    start = time.monotonic()
+    client.connect(settings.host, settings.port)
+    client.loop_start()
+    assert connected.wait(10)
+    for _ in range(EVENTS):
+        room.acquire()
+        client.publish("edge-rt/v1/home/dev1/dt/bench", body, 1)
+    assert done.wait(60)
+    rate = EVENTS / (time.monotonic() - start)
+    client.disconnect()
+    client.loop_stop()
+    return rate
+
+
+def test_a_backlog_drains_at_half_the_speed_of_bare_publishing(
+    make_broker: Callable[..., Broker],
+    remote_at: Callable[[Broker], Remote],
+    pki: Pki,
+    tmp_path: Path,
+    figure: Callable[..., None],
+) -> None:
+    broker = make_broker(pki, more="log_type subscribe")
+    remote_at(broker)
+    ours, theirs = [], []
+    for number in range(ROUNDS):
+        device = Device(tmp_path / f"device{number}", config_for(broker))
+        for _ in range(EVENTS // 500):
+            device.backlog(500)
+        ours.append(drain(device))
+        device.close()
+        theirs.append(bare(broker, b"x" * 400))
+    figure("bare paho, QoS 1, window 20, TLS loopback", statistics.median(theirs), unit="msg/s")
+    figure("drain, receipted and marked", statistics.median(ours), unit="events/s")
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    figure("drain against bare publishing", ratio, at_least=0.5, unit="x")
+
+
+def test_an_alarm_is_out_within_ten_milliseconds_while_a_backlog_drains(
+    make_broker: Callable[..., Broker],
+    remote_at: Callable[[Broker], Remote],
+    pki: Pki,
+    tmp_path: Path,
+    figure: Callable[..., None],
+) -> None:
+    broker = make_broker(pki, more="log_type subscribe")
+    remote_at(broker)
+    device = Device(tmp_path / "device", config_for(broker))
+    for _ in range(60):
+        device.backlog(500)
+    device.uplink.start()
+    wait_for(lambda: device.uplink.status()["published"] > 0)
+    pause = threading.Event()
+    commits = []
+    for number in range(ALARMS):
+        start = time.monotonic()
+        device.announce("fall", "suspected", incident=str(number))
+        commits.append(1e3 * (time.monotonic() - start))
+        pause.wait(0.01)
+    status = device.uplink.status()
+    assert status["published"] < 30_000, "the backlog ran out before the alarms did"
+    wait_for(lambda: device.uplink.status()["alarm_to_puback"]["count"] == ALARMS)
+    measured = device.uplink.status()["alarm_to_puback"]
+    uplink = device.uplink.status()["commit_to_puback"]
+    device.close()
+    figure("alarm: decision to commit during a drain, p99", sorted(commits)[-4], unit="ms")
+    figure("alarm: commit to PUBACK during a drain, p99", uplink["p99_ms"], unit="ms")
+    figure("alarm: decision to PUBACK during a drain, p50", measured["p50_ms"], unit="ms")
+    figure("alarm: decision to PUBACK, p99", measured["p99_ms"], at_most=10, unit="ms")
