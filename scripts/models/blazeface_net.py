@@ -159,7 +159,8 @@ def equalize(weights: list[Array], stream: list[Array], depthwise: list[Array]) 
 
     Cross-layer equalization (Nagel et al. 2019, arXiv:1906.04721), here exact over the whole
     network: relu, max pooling and shortcuts all pass a positive factor through, and a channel
-    keeps its place from block to block. Without it int8 costs three times the keypoint noise.
+    keeps its place from block to block. Without it int8 costs three and a half times the keypoint
+    noise (medians on LFW and ORL).
     """
     total, count = np.zeros(COARSE), np.zeros(COARSE)
     for found in stream:
