@@ -19,6 +19,7 @@ from edge_rt.core.manifest import (
     WindowInput,
     version_tuple,
 )
+from edge_rt.core.windows import CHANNELS
 
 
 class Bundle(NamedTuple):
@@ -93,6 +94,11 @@ def check_tensors(manifest: Manifest, interpreter: Interpreter, where: str) -> N
     """Raise ManifestError unless the model's tensors are what the manifest says."""
     (tensor,) = interpreter.inputs
     spec = manifest.input
+    if isinstance(spec, WindowInput) and (unknown := set(spec.channels) - set(CHANNELS)):
+        raise ManifestError(
+            f"{where}: channel {min(unknown)!r} is unknown; this runtime knows "
+            f"{', '.join(CHANNELS)}"
+        )
     expected: tuple[int, ...]
     if isinstance(spec, WindowInput):
         expected = (1, 1, spec.window, len(spec.channels))
@@ -100,7 +106,8 @@ def check_tensors(manifest: Manifest, interpreter: Interpreter, where: str) -> N
         expected = (1, spec.height, spec.width, 3)
     if tensor.shape != expected:
         raise ManifestError(
-            f"{where}: the manifest's input is {expected}, the model's is {tensor.shape}"
+            f"{where}: the manifest's input is {expected}, the model's is {tensor.shape}; "
+            "correct [input] or publish the model that belongs to it"
         )
     shapes = sorted(o.shape for o in interpreter.outputs)
     wanted = sorted(_output_shapes(manifest))

@@ -6,11 +6,15 @@ LiteRT first), is visible as `Interpreter.engine`, and is never switched silentl
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,8 +114,9 @@ class Interpreter:
             raise ModelError("not a TFLite file (no TFL3 identifier); convert the model to TFLite")
         native = importlib.import_module(module + ".interpreter")
         try:
-            self._native = native.Interpreter(model_content=model, num_threads=threads)
-            self._native.allocate_tensors()
+            with _without_notices():
+                self._native = native.Interpreter(model_content=model, num_threads=threads)
+                self._native.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"{self.engine} cannot load the model: {_first_line(error)}") from None
         self._model = model  # the engine keeps a pointer into it
@@ -214,6 +219,32 @@ def quantize(real: Array, tensor: Tensor, out: Array | None = None) -> Array:
         return steps.astype(tensor.dtype)
     out[...] = steps
     return out
+
+
+# Written to stderr by native code at each start, in front of whatever a command has to say.
+_NOTICES = (b"INFO: Created TensorFlow Lite", b"INFO: Initialized TensorFlow Lite")
+
+
+@contextlib.contextmanager
+def _without_notices() -> Iterator[None]:
+    """Holds back what native code writes to stderr meanwhile, and passes on all but the notices."""
+    sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with open(os.memfd_create("stderr"), "r+b") as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            rest = b"".join(line for line in held if not line.startswith(_NOTICES))
+            if rest:
+                os.write(2, rest)
 
 
 @functools.cache

@@ -37,7 +37,9 @@ def run(ctx: click.Context, config_path: Path, check: bool) -> None:
     from edge_rt.runtime import daemon
 
     if check:
-        daemon.load_config(config_path)
+        from edge_rt.runtime.preflight import preflight
+
+        preflight(daemon.load_config(config_path))
         click.echo(f"{config_path}: ok")
         return
     ctx.exit(daemon.run(config_path))
@@ -110,14 +112,21 @@ def disarm(run_dir: Path, as_json: bool, what: str) -> None:
 
 @click.command()
 @click.option("--follow", is_flag=True, help="Go on with new events, until Ctrl-C.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Start behind this sequence.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option("--after", type=click.IntRange(0), help="Start behind this sequence.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="How many of the stored ones: the newest, or the first behind --after.",
+)
 @options.as_json
 @options.run_dir
-def events(run_dir: Path, as_json: bool, follow: bool, after: int, limit: int) -> None:
+def events(run_dir: Path, as_json: bool, follow: bool, after: int | None, limit: int) -> None:
     """List or follow the event log; with --json one event a line."""
     with Client(run_dir) as client:
-        for event in client.stream("events", after=after, limit=limit, follow=follow):
+        start = {} if after is None else {"after": after}
+        for event in client.stream("events", **start, limit=limit, follow=follow):
             if as_json:
                 output.print_json(event)
             else:

@@ -19,7 +19,13 @@ import click
 from edge_rt.cli import options, output
 from edge_rt.cli.demo_view import View, make_view
 from edge_rt.cli.face import read_images
-from edge_rt.core.errors import DaemonError, EdgeRtError, InputError
+from edge_rt.core.errors import (
+    DaemonError,
+    EdgeRtError,
+    InputError,
+    ManifestError,
+    StorageError,
+)
 from edge_rt.core.toml import write_toml
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.protocol import socket_path
@@ -81,13 +87,18 @@ class Story:
     ) -> None:
         if video and camera:
             raise InputError("--video and --camera exclude each other; name one of them")
-        for path in (trials, video, owner):
-            if path is not None and not path.exists():
-                raise InputError(f"{path}: no such file")
+        if trial and not trials:
+            raise InputError(f"--trial {trial} needs --trials FILE: the file that holds it")
+        if owner is not None and not owner.is_file():
+            raise InputError(f"{owner}: no such file; name a photograph")
         self._folder = folder
         self._speed = FAST if fast else 1.0
         self._trials, self._trial = trials, trial
         self._video, self._camera, self._owner = video, camera, owner
+        if video is not None:
+            _check_video(video)
+        if camera is not None and not Path(camera).exists():
+            raise InputError(f"{camera}: no such camera; plug it in, or see ls /dev/video*")
         self._seconds = seconds
         self._wrist = wrist
         self._engine = engine
@@ -217,6 +228,17 @@ class Story:
         }  # fmt: skip
 
 
+def _check_video(path: Path) -> None:
+    """Raises InputError for what the camera pipeline could not play."""
+    from edge_rt.adapters.camera_replay import ReplayCamera
+
+    camera = ReplayCamera(path)
+    try:
+        camera.open()
+    finally:
+        camera.close()
+
+
 def _is(event: dict[str, Any], kind: str, what: str) -> bool:
     return bool(event["type"] == f"edge_rt.{kind}.{what}")
 
@@ -243,7 +265,7 @@ def running_daemon(folder: Path, config: dict[str, Any]) -> Iterator[None]:
         deadline = time.monotonic() + START_S
         while not socket_path(folder).exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise DaemonError(f"the daemon did not start: {_last_words(log_path)}")
+                raise _startup_error(process.poll(), _last_words(log_path))
             time.sleep(0.02)
         try:
             yield
@@ -258,6 +280,14 @@ def running_daemon(folder: Path, config: dict[str, Any]) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _startup_error(exit_code: int | None, words: str) -> EdgeRtError:
+    """What the daemon said of itself, with its own exit code where it is one of ours."""
+    kinds = {2: InputError, 3: ManifestError, 4: StorageError}
+    if exit_code in kinds and words.startswith("edge-rt: "):
+        return kinds[exit_code](words.removeprefix("edge-rt: "))
+    return DaemonError(f"the daemon did not start: {words}")
 
 
 def _last_words(log_path: Path) -> str:

@@ -14,6 +14,7 @@ SPARK_WIDTH = 48
 SCORE_LOW, SCORE_HIGH = -12.0, 8.0  # logits; outside they are drawn at the edge
 SHOWN_EVENTS = 10
 SHOWN_CHARACTERS = 10  # of an id: enough to tell two apart on the screen
+OTHER_LINES = 21  # of the live view: panels, frames and latencies
 STATE_COLOURS = {"alarm": "bold white on red", "prealarm": "bold black on yellow"}
 
 State = dict[str, Any]
@@ -35,7 +36,7 @@ def make_view(plain: bool, quiet: bool) -> Iterator[View]:
         return
     from rich.live import Live
 
-    with Live(refresh_per_second=10) as live:
+    with Live(refresh_per_second=10, transient=True) as live:
         yield LiveView(live)
 
 
@@ -82,7 +83,7 @@ class LiveView:
                     Panel(_faces(faces), title="faces", width=42),
                 ]
             ),
-            Panel("\n".join(event_line(e) for e in events[-SHOWN_EVENTS:]), title="events"),
+            Panel("\n".join(event_line(e) for e in events[-self._room() :]), title="events"),
             Panel(_latencies(falls["latency"], faces["latency"]), title="latency"),
         )
         self._live.update(body)
@@ -91,6 +92,11 @@ class LiveView:
         from rich.panel import Panel
 
         self._live.console.print(Panel("\n".join(summary_lines(summary)), title="summary"))
+
+    def _room(self) -> int:
+        """Lines for events that leave the rest of the picture on the screen."""
+        height: int = self._live.console.height
+        return max(2, min(SHOWN_EVENTS, height - OTHER_LINES))
 
     def _falls(self, falls: State) -> str:
         state = falls["state"]
@@ -145,9 +151,10 @@ def event_line(event: State) -> str:
     data = event["data"]
     why = data.get("why") or {}
     parts = [f"{int(event['sequence']):>4}  {event['type'].removeprefix('edge_rt.'):<18}"]
-    for key in ("incident", "person", "reason", "detail"):
+    for key in ("incident", "person"):
         if data.get(key):
             parts.append(f"{key} {str(data[key])[:SHOWN_CHARACTERS]}")
+    parts += [f"{key} {data[key]}" for key in ("reason", "detail") if data.get(key)]
     for key in ("mean", "peak_g", "delay_s", "posture"):
         if why.get(key) is not None:
             parts.append(f"{key} {why[key]}")

@@ -7,12 +7,12 @@ size or threshold with no change of code.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from edge_rt.core.errors import ManifestError
+from edge_rt.core.errors import ConfigError, ManifestError
 
 MANIFEST_NAME = "model.toml"
 SCHEMA = 1
@@ -75,13 +75,13 @@ class WindowInput(Struct, tag_field="kind", tag="window", frozen=True):
     window: Count
     hop: Count
     channels: Annotated[tuple[str, ...], Meta(min_length=1)]
-    units: str = "g"
+    units: Literal["g"] = "g"
 
 
 class ScoreOutput(Struct, tag_field="kind", tag="score", frozen=True):
     """One number, the larger the more fall-like: a logit (log odds) or a probability."""
 
-    scale: str = "logit"
+    scale: Literal["logit", "probability"] = "logit"
 
 
 class FallDecision(Struct, frozen=True):
@@ -104,7 +104,7 @@ class ImageInput(Struct, tag_field="kind", tag="image", frozen=True):
 
     height: Count
     width: Count
-    colour: str = "rgb"
+    colour: Literal["rgb", "bgr"] = "rgb"
     low: float = 0.0
     high: float = 255.0
 
@@ -139,7 +139,7 @@ class EmbeddingOutput(Struct, tag_field="kind", tag="embedding", frozen=True):
     """A vector of `size` numbers, compared by Euclidean (l2) distance."""
 
     size: Count
-    metric: str = "l2"
+    metric: Literal["l2"] = "l2"
 
 
 class EmbedDecision(Struct, frozen=True):
@@ -230,6 +230,19 @@ def parse_manifest(text: bytes | str, where: str) -> Manifest:
         if needed not in manifest.files:
             raise ManifestError(f"{where}: [files] does not list {needed}; add its sha256 and size")
     return manifest
+
+
+def distance_within(manifest: EmbedManifest, wanted: float | None) -> float:
+    """The distance to match by: `wanted`, or the bundle's own. Raises ConfigError out of bounds."""
+    limits = manifest.decision.threshold
+    if wanted is None:
+        return limits.value
+    if not limits.min <= wanted <= limits.max:
+        raise ConfigError(
+            f"distance {wanted} is outside {limits.min} to {limits.max}, the bounds of "
+            f"bundle {manifest.name}"
+        )
+    return wanted
 
 
 def version_tuple(version: str) -> tuple[int, int, int]:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_rt.bundle import open_bundle
-from edge_rt.core.errors import ConfigError, InputError
-from edge_rt.core.manifest import EmbedManifest
+from edge_rt.core.errors import InputError
+from edge_rt.core.manifest import EmbedManifest, distance_within
 from edge_rt.core.match import Gallery
 from edge_rt.core.types import Float32Array, ImageArray
 from edge_rt.faces.pipeline import FacePipeline
@@ -57,13 +57,7 @@ class FaceMatcher:
         bundle = open_bundle(embed, engine)
         self._pipeline = FacePipeline(open_bundle(detect, engine), bundle)
         assert isinstance(bundle.manifest, EmbedManifest)  # FacePipeline refused anything else
-        limits = bundle.manifest.decision.threshold
-        self.threshold = limits.value if threshold is None else threshold
-        if not limits.min <= self.threshold <= limits.max:
-            raise ConfigError(
-                f"threshold {threshold} is outside {limits.min} to {limits.max}, the bounds of "
-                f"bundle {bundle.manifest.name}"
-            )
+        self.threshold = distance_within(bundle.manifest, threshold)
         self._templates: dict[str, list[Float32Array]] = {}
         self._gallery = Gallery([])
 

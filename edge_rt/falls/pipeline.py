@@ -93,9 +93,11 @@ class FallPipeline:
         try:
             hops = self._detector.push(block)
         except Exception as error:  # any kind: a wearer is worse off without the alarm machine
-            log.exception("falls: the detector failed; its window starts anew")
+            problem = f"{type(error).__name__}: {error}"
+            if problem != self._problem:  # the same fault again and again is one line in the log
+                log.exception("falls: the detector failed; its window starts anew")
             self._failures += 1
-            self._problem = f"{type(error).__name__}: {error}"
+            self._problem = problem
             self._detector.reset()
             hops = []
         scored = self._clock()
@@ -106,7 +108,9 @@ class FallPipeline:
             steps = self._machine.step(self._on_machine_time(hop))
             if steps:
                 out += self._tell(steps)
-        self._hops += len(hops)
+        if hops:
+            self._hops += len(hops)
+            self._problem = ""
         decided = self._clock()
         if hops:
             self.latency.record("alarm", (decided - scored) / len(hops))

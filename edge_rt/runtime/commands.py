@@ -38,9 +38,10 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventsArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """after: sequence to start behind; limit: of the stored ones; follow: go on with new ones."""
+    """after: sequence to start behind, by default so that the newest `limit` come; follow: go on
+    with new ones."""
 
-    after: Annotated[int, Meta(ge=0)] = 0
+    after: Annotated[int, Meta(ge=0)] | None = None
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
     follow: bool = False
 
@@ -135,10 +136,12 @@ class Commands:
 
         forget = self._recorder.listen(take) if args.follow else None
         try:
-            last = args.after
             reader = EventReader(self._log_path)
             try:
                 left = args.limit
+                last = args.after
+                if last is None:
+                    last = max(0, reader.last_sequence() - left)
                 while left > 0 and (page := reader.read(last, min(left, 200))):
                     for stored in page:
                         yield msgspec.to_builtins(stored.event)

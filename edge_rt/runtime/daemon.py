@@ -191,10 +191,15 @@ class Daemon:
             falls = self._falls.status()
             if falls["sensor"] == "lost":
                 found.append(f"accelerometer: {falls['sensor_detail']}")
-            if falls["problem"]:
-                found.append(f"falls: {falls['problem']}")
-        if self._faces is not None and (problem := self._faces.status()["problem"]):
-            found.append(f"faces: {problem}")
+            for problem in (falls["problem"], falls["detector_problem"]):
+                if problem:
+                    found.append(f"falls: {problem}")
+        if self._faces is not None:
+            faces = self._faces.status()
+            if faces["camera"] == "lost":
+                found.append(f"camera: {faces['camera_detail']}")
+            if faces["problem"]:
+                found.append(f"faces: {faces['problem']}")
         return found
 
     # ---- parts ----

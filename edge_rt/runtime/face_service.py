@@ -91,7 +91,7 @@ class FaceService:
         self._beat: Beat | None = None
         self._last_seen: Seen | None = None
         self._last_outcome: dict[str, Any] | None = None
-        self._problem = self._disk_problem = ""
+        self._problem = self._disk_problem = self._camera_detail = ""
         self._heard_s = self._born_s = self._retry_s = 0.0
         self._faults = 0
         self._restarts = 0
@@ -142,6 +142,7 @@ class FaceService:
             "models": ready.models if ready else {},
             "persons": ready.persons if ready else None,
             "camera": beat.camera if beat else "off",
+            "camera_detail": self._camera_detail,
             "frames": beat.frames if beat else 0,
             "dropped": beat.dropped if beat else 0,
             "latency": beat.latency if beat else {},
@@ -222,6 +223,7 @@ class FaceService:
                 self._problem = ""
                 log.info("faces: worker ready, %s, %d persons", message.engine, message.persons)
             case CameraState():
+                self._camera_detail = message.detail
                 what = "sensor_lost" if message.lost else "sensor_back"
                 self._announce("device", what, {"sensor": "camera", "detail": message.detail})
             case Answer():

@@ -10,6 +10,7 @@ import base64
 import binascii
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from edge_rt.adapters.imaging import decode_image
 from edge_rt.adapters.statefile import AtomicFile
@@ -25,7 +27,7 @@ from edge_rt.adapters.templates import STORE_NAME, Person, TemplateStore, load_k
 from edge_rt.bundle import open_bundle
 from edge_rt.core.config import Config, DemoCamera, OpenCVCamera
 from edge_rt.core.errors import CameraError, EdgeRtError, InputError
-from edge_rt.core.manifest import EmbedManifest
+from edge_rt.core.manifest import EmbedManifest, distance_within
 from edge_rt.core.match import Gallery
 from edge_rt.core.types import Camera, Float32Array, Frame
 from edge_rt.faces.pipeline import FacePipeline, Observation
@@ -55,6 +57,9 @@ VERIFY_S = 8.0
 
 def main(arguments: list[str]) -> int:
     """Run until the daemon hangs up. Exit code 1 when the worker could not start."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Meant for the whole process group: our end comes with the daemon's, in its order.
+        signal.signal(number, signal.SIG_IGN)
     link: Link[ToWorker] = Link(parent_connection(arguments), ToWorker, MAX_LINE_BYTES)
     try:
         config = msgspec.json.decode(arguments[1], type=Config)
@@ -79,7 +84,9 @@ class Worker:
         self._pipeline = FacePipeline(detect, embed)
         self._pipeline.warm_up()
         assert isinstance(embed.manifest, EmbedManifest)  # FacePipeline refused anything else
-        self._threshold = _threshold(embed.manifest, faces.distance)
+        self._threshold = distance_within(embed.manifest, faces.distance)
+        # Enrolled together, pictures that no setting would take for one person are of two.
+        self._apart = embed.manifest.decision.threshold.max
         self._store = TemplateStore(
             AtomicFile(folder / STORE_NAME),
             load_key(faces.template_key, folder, os.environ),
@@ -89,7 +96,7 @@ class Worker:
         )
         self._know(self._store.persons())
         self._camera: Camera | None = None
-        self._camera_state = "off"
+        self._camera_state, self._lost_reason = "off", ""
         self._reopen_s = 0.0
         self._armed = False
         self._frames = self._dropped = 0
@@ -168,7 +175,7 @@ class Worker:
         if frame is not None:
             if self._camera_state == "lost":
                 self._link.send(CameraState(False))
-            self._camera_state = "on"
+            self._camera_state, self._lost_reason = "on", ""
             self._frames += 1
             self._dropped = getattr(self._camera, "dropped", 0)
         return frame
@@ -177,7 +184,7 @@ class Worker:
         if self._camera_state != "lost":
             self._link.send(CameraState(True, reason))
         self._close_camera()
-        self._camera_state = "lost"
+        self._camera_state, self._lost_reason = "lost", reason
         self._reopen_s = time.monotonic() + REOPEN_S
 
     def _close_camera(self) -> None:
@@ -196,7 +203,9 @@ class Worker:
         if seen.embedding is None:
             return Seen(t_s, "poor" if seen.reason else "no_face", seen.reason or "")
         best = self._gallery.best(seen.embedding)
-        if best is None or best.distance > self._threshold:
+        if best is None:  # nobody can be let in, so nobody is refused or locked out either
+            return Seen(t_s, "poor", "nobody_enrolled")
+        if best.distance > self._threshold:
             return Seen(t_s, "stranger" if seen.sure else "no_face")
         return Seen(t_s, "match", person=best.person)
 
@@ -230,9 +239,21 @@ class Worker:
     def _enrol(self, args: dict[str, Any]) -> dict[str, Any]:
         images = args["images"]
         found = self._from_images(images) if images else self._from_camera(ENROL_FRAMES, ENROL_S)
-        person = self._store.add(args["name"], _stack(found), time.time())
+        templates = np.stack(found)
+        self._check_one_person(templates)
+        person = self._store.add(args["name"], templates, time.time())
         self._know(self._store.persons())
         return {**self._listed(), "enrolled": person.id, "templates": len(found)}
+
+    def _check_one_person(self, templates: Float32Array) -> None:
+        for k, row in enumerate(templates):
+            distances = np.linalg.norm(templates[:k] - row, axis=1)
+            if (distances > self._apart).any():
+                first = int(np.argmax(distances)) + 1
+                raise InputError(
+                    f"pictures {first} and {k + 1} do not look like one person; enrol persons one "
+                    "by one, from pictures that are more alike"
+                )
 
     def _remove(self, args: dict[str, Any]) -> dict[str, Any]:
         person = self._store.remove(args["name"])
@@ -269,7 +290,7 @@ class Worker:
 
     def _from_camera(self, frames: int, patience_s: float) -> list[Float32Array]:
         found: list[Float32Array] = []
-        last = "no frame came from the camera"
+        last = self._lost_reason or "no frame came from the camera"
         for frame in self._watch(patience_s):
             seen = self._pipeline.process(frame.image, enrolling=True)
             if seen.embedding is None:
@@ -278,6 +299,7 @@ class Worker:
             found.append(seen.embedding)
             if len(found) == frames:
                 return found
+        last = self._lost_reason or last
         raise CameraError(f"{len(found)} of {frames} good frames in {patience_s:g} s: {last}")
 
     def _watch(self, patience_s: float) -> Iterator[Frame]:
@@ -292,25 +314,6 @@ class Worker:
         finally:
             if not self._armed:
                 self._close_camera()
-
-
-def _stack(rows: list[Float32Array]) -> Float32Array:
-    import numpy as np
-
-    return np.stack(rows)
-
-
-def _threshold(manifest: EmbedManifest, wanted: float | None) -> float:
-    """The distance to use; raises InputError outside the bounds that the bundle sets."""
-    limits = manifest.decision.threshold
-    if wanted is None:
-        return limits.value
-    if not limits.min <= wanted <= limits.max:
-        raise InputError(
-            f"faces.distance {wanted} is outside {limits.min} to {limits.max}, the bounds of "
-            f"bundle {manifest.name}"
-        )
-    return wanted
 
 
 def _camera_id(camera: Any) -> str:

@@ -73,7 +73,7 @@ class FallMemory:
             data = {"incident": machine.incident, "why": {"event": "restored"}}
             tell.append(Announcement("fall", chosen.tell, data))
         if machine.state in OPEN:
-            log.warning("a %s from before the restart is still open", machine.state)
+            log.warning("%s from before the restart: still open", machine.state)
         return Restored(asleep_s, tell)
 
     def save(self, machine: dict[str, Any]) -> None:

@@ -141,6 +141,16 @@ def test_what_cannot_run_says_why_in_one_line(
     last = done.stderr.splitlines()[-1]
     assert done.returncode == code and last.startswith("edge-rt: ") and part in last, done.stderr
     assert "Traceback" not in done.stderr
+    if "state_dir" in config.get("runtime", {}):
+        return  # the folder is made at start, not by a check
+    checked = subprocess.run(
+        [sys.executable, "-m", "edge_rt", "run", "--check", "--config", str(tmp_path / "c.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (checked.returncode, checked.stderr) == (code, last + "\n"), "--check says the same"
 
 
 @pytest.fixture

@@ -105,6 +105,22 @@ def test_persons_outlive_the_daemon_and_can_be_removed(tmp_path: Path) -> None:
             running.call("face_remove", name="owner")
 
 
+def test_nobody_enrolled_locks_nobody_out(tmp_path: Path) -> None:
+    with daemon(tmp_path, config(armed=True)) as running:
+        running.wait(
+            lambda: running.status()["faces"]["seen_reason"] == "nobody_enrolled", "a face"
+        )
+        running.wait(lambda: running.status()["faces"]["frames"] > 100, "a hundred frames")
+        assert not [kind for kind in running.kinds() if kind.startswith("face.")]
+
+
+def test_two_persons_are_not_enrolled_as_one(tmp_path: Path) -> None:
+    with daemon(tmp_path, config()) as running:
+        with pytest.raises(EdgeRtError, match="pictures 1 and 2 do not look like one person"):
+            enrol(running, "two", MEDIA / "owner_1.jpg", MEDIA / "stranger_1.jpg")
+        assert enrol(running, "one", MEDIA / "owner_1.jpg", MEDIA / "owner_3.jpg")["templates"] == 2
+
+
 def picture(name: str) -> ImageArray:
     image: ImageArray = cv2.imread(str(MEDIA / name))  # type: ignore[assignment]
     return image
@@ -191,7 +207,7 @@ def test_a_key_that_others_can_read_stops_faces_and_nothing_else(tmp_path: Path)
             lambda: any("chmod 600" in problem for problem in running.status()["problems"]),
             "the problem to be told",
         )
-        assert running.status()["falls"]["sensor"] == "ok"
+        running.wait(lambda: running.status()["falls"]["sensor"] == "ok", "falls to watch")
         key.chmod(0o600)
         working(running)  # it tries again by itself
 
@@ -217,5 +233,7 @@ def test_a_camera_that_is_absent_is_an_event_and_comes_back(tmp_path: Path) -> N
         running.wait(lambda: "device.sensor_lost" in running.kinds(), "the loss")
         (lost,) = [e for e in running.events() if e["type"] == "edge_rt.device.sensor_lost"]
         assert "no such camera" in lost["data"]["detail"]
-        assert running.status()["faces"]["camera"] == "lost"
+        status = running.status()
+        assert status["faces"]["camera"] == "lost"
+        assert any("no such camera" in problem for problem in status["problems"])
         assert running.status()["faces"]["restarts"] == 0
