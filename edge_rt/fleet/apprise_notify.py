@@ -48,9 +48,10 @@ class Service:
         asset = apprise.AppriseAsset(app_id="edge_rt", app_desc="edge_rt", async_mode=False)
         found = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
         if found is None:
-            schema = url.split("://", 1)[0][:20]
+            schema, found_any, _ = url.partition("://")
+            shown = f"{schema:.20}://..." if found_any else "without ://"
             raise ConfigError(  # apprise's own words would show the whole URL
-                f"apprise cannot use the URL {schema}://...: no such service, or a part is missing"
+                f"apprise cannot use the URL {shown}: no such service, or a part is missing"
             )
         together = apprise.Apprise(found, asset=asset)
         self.label = together.urls(privacy=True)[0].split("?", 1)[0][:80]

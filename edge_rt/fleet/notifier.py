@@ -97,7 +97,7 @@ class Notifier:
             self._changed = True
             self._mark(outcome.letter, outcome.error, now_s)
         # A clock that went back must not keep us from looking.
-        if not self._changed and 0 <= self._look_s - now_s <= LOOK_S:
+        if not self._changed and 0 < self._look_s - now_s <= LOOK_S:
             return
         self._changed, self._look_s = False, now_s + LOOK_S
         self._compare(now_s, devices, online)
@@ -122,7 +122,7 @@ class Notifier:
         elif now_s - self._blind_since_s >= self._rules.blind_after_s:
             what = "no connection to the broker, no event can arrive"
             found["blind"] = Matter("blind", Kind.BLIND, "", self._blind_since_s, what)
-        if not 0 <= self._gaps_s - now_s <= GAPS_S:
+        if not 0 < self._gaps_s - now_s <= GAPS_S:
             self._gaps_s = now_s + GAPS_S
             self._gaps = self._find_gaps(now_s)
         found |= self._gaps
@@ -131,7 +131,8 @@ class Notifier:
             if old is not None and old.end:  # it began again before its end was told
                 self.notices.forget(matter.key)
             if old is None or old.end:
-                self.notices.put(matter)
+                # Received before the clock went back: that must not delay the first message.
+                self.notices.put(matter._replace(since_s=min(matter.since_s, now_s)))
         for old in list(self.notices.matters.values()):
             if old.key not in found and not old.end:
                 self._end(old, devices, online)
