@@ -24,6 +24,7 @@ class Inbox:
         self.refused = self.hung = 0
         self.refusing = False  # /ok refuses too
         self._end = threading.Event()
+        self._news = threading.Event()
         inbox = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -33,6 +34,7 @@ class Inbox:
                 )
                 if self.path.startswith("/hang"):
                     inbox.hung += 1
+                    inbox._news.set()
                     inbox._end.wait(60)
                 if self.path.startswith("/no") or inbox.refusing:
                     inbox.refused += 1
@@ -40,6 +42,7 @@ class Inbox:
                     return
                 inbox.bodies.append(message["message"])
                 inbox.taken.append(f"{self.path.split('/')[2]}: {message['title']}")
+                inbox._news.set()
                 self.send_response(200)
                 self.end_headers()
 
@@ -52,6 +55,11 @@ class Inbox:
     def url(self, name: str, how: str = "ok") -> str:
         """For a read time-out so long that only ours can end a wait."""
         return f"json://127.0.0.1:{self._server.server_address[1]}/{how}/{name}/?rto=30"
+
+    def wait(self, timeout_s: float) -> None:
+        """Until a message was taken or hangs, or for so long."""
+        self._news.wait(timeout_s)
+        self._news.clear()
 
     def let_go(self) -> None:
         """Answer what hangs."""

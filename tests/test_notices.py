@@ -18,7 +18,7 @@ TOLD = Told(2, True, False, 3, 99.5, "no answer")
 
 def test_everything_is_read_back_as_it_was(tmp_path: Path) -> None:
     first = Notices(tmp_path)
-    first.put(MATTER)
+    first.change([MATTER])
     first.say(PLACE, "json://a", TOLD._replace(round=1))
     first.say(PLACE, "json://a", TOLD)
     first.close()
@@ -34,9 +34,9 @@ def test_what_is_forgotten_takes_its_notices_along(tmp_path: Path) -> None:
     notices = Notices(tmp_path)
     other = MATTER._replace(key="other")
     for matter in (MATTER, other):
-        notices.put(matter)
+        notices.change([matter])
         notices.say(PLACE._replace(key=matter.key), "json://a", TOLD)
-    notices.forget(MATTER.key)
+    notices.change([], [MATTER.key])
     assert list(notices.matters) == [place.key for place in notices.told] == ["other"]
     notices.close()
     assert [row.matter.key for row in Notices(tmp_path).rows()] == ["other"]

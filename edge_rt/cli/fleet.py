@@ -67,6 +67,7 @@ def listen(
 
     if bool(cert) != bool(key):
         raise InputError("--cert and --key belong together; give both or neither")
+    config = _people(people) if people else None
     if insecure:
         output.warn("--insecure: events travel unencrypted from an unverified broker")
     settings = Settings(
@@ -80,7 +81,6 @@ def listen(
         session_s=86400,
         receive_maximum=1000,
     )
-    config = _people(people) if people else None
     kept = Store(store)
     try:
         _listen(settings, name, kept, silent_after, unheard_after, config, as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS told (
 ) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
+_PUT = "INSERT OR REPLACE INTO matters VALUES (?, ?, ?, ?, ?, ?)"
 _SCHEMA_VERSION = 1
 FILE = "notices.sqlite"
 
@@ -68,26 +69,31 @@ class Notices:
             for key, person, service, _, *told in self._db.execute("SELECT * FROM told"):
                 self.told[Place(key, person, service)] = _told(told)
 
-    def put(self, matter: Matter) -> None:
-        """A matter that opened or ended."""
-        with _storage_errors(self._folder):
-            self._db.execute("INSERT OR REPLACE INTO matters VALUES (?, ?, ?, ?, ?, ?)", matter)
-        self.matters[matter.key] = matter
-
-    def forget(self, key: str) -> None:
-        """A matter of which nothing more will be said."""
+    def change(self, put: Sequence[Matter], forget: Sequence[str] = ()) -> None:
+        """Matters that opened or ended, after those (by key) of which nothing more will be said."""
+        if not put and not forget:
+            return
         with _storage_errors(self._folder):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.execute("DELETE FROM matters WHERE key = ?", (key,))
-                self._db.execute("DELETE FROM told WHERE key = ?", (key,))
+                for table in ("matters", "told"):
+                    self._db.executemany(
+                        f"DELETE FROM {table} WHERE key = ?", [(key,) for key in forget]
+                    )
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO matters VALUES (?, ?, ?, ?, ?, ?)", put
+                )
                 self._db.execute("COMMIT")
             except sqlite3.Error:
-                self._db.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
                 raise
-        self.matters.pop(key, None)
-        for place in [p for p in self.told if p.key == key]:
+        gone = set(forget)
+        for key in gone:
+            self.matters.pop(key, None)
+        for place in [place for place in self.told if place.key in gone]:
             del self.told[place]
+        self.matters |= {matter.key: matter for matter in put}
 
     def say(self, place: Place, label: str, told: Told) -> None:
         """Written before a send, and again when its outcome is known."""

@@ -126,40 +126,40 @@ class Notifier:
             self._gaps_s = now_s + GAPS_S
             self._gaps = self._find_gaps(now_s)
         found |= self._gaps
+        put, forget = [], []
         for matter in found.values():
             old = self.notices.matters.get(matter.key)
             if old is not None and old.end:  # it began again before its end was told
-                self.notices.forget(matter.key)
+                forget.append(matter.key)
             if old is None or old.end:
                 # Received before the clock went back: that must not delay the first message.
-                self.notices.put(matter._replace(since_s=min(matter.since_s, now_s)))
-        for old in list(self.notices.matters.values()):
-            if old.key not in found and not old.end:
-                self._end(old, devices, online)
+                put.append(matter._replace(since_s=min(matter.since_s, now_s)))
+        for old in self.notices.matters.values():
+            if old.key in found or old.end or not self._is_over(old, devices, online):
+                continue
+            end = self._end_of(old)
+            # A pre-alarm that became an alarm and a gap that closed end without a word.
+            if end:
+                put.append(old._replace(end=end))
+            else:
+                forget.append(old.key)
+        # One transaction, however many devices fell silent at once: receipts wait for it.
+        self.notices.change(put, forget)
 
-    def _end(self, matter: Matter, devices: Mapping[str, Device], online: bool) -> None:
-        match matter.kind:
-            case Kind.ALARM | Kind.PREALARM:
-                end = self._incidents.end_of(matter.key)
-            case Kind.SILENT:
-                device = devices.get(matter.key.split(" ", 1)[1])
-                if device is None or device.offline_since_s is not None or device.silent_told:
-                    return  # just started: not a word of it yet
-                end = "it is back"
-            case Kind.BLIND:
-                if not online:
-                    return
-                end = "connected again"
-            case Kind.GAP:
-                _, source, _, logid = matter.key.split(" ", 3)
-                if (source, logid) not in self._store.logs:
-                    return
-                end = ""
-        # Told or not, a pre-alarm that became an alarm and a gap that closed end without a word.
-        if end:
-            self.notices.put(matter._replace(end=end))
-        else:
-            self.notices.forget(matter.key)
+    def _is_over(self, matter: Matter, devices: Mapping[str, Device], online: bool) -> bool:
+        """Whether what is not found any more has ended, or we only cannot know yet."""
+        if matter.kind is Kind.SILENT:
+            device = devices.get(matter.key.split(" ", 1)[1])
+            return device is not None and device.offline_since_s is None
+        if matter.kind is Kind.GAP:
+            _, source, _, logid = matter.key.split(" ", 3)
+            return (source, logid) in self._store.logs
+        return online or matter.kind is not Kind.BLIND
+
+    def _end_of(self, matter: Matter) -> str:
+        if matter.kind in _FALLS:
+            return self._incidents.end_of(matter.key)
+        return {Kind.SILENT: "it is back", Kind.BLIND: "connected again"}.get(matter.kind, "")
 
     def _find_gaps(self, now_s: float) -> dict[str, Matter]:
         found = {}
@@ -182,6 +182,7 @@ class Notifier:
         ranked = sorted(
             self.notices.matters.values(), key=lambda m: (URGENCY.index(m.kind), m.since_s)
         )
+        done = []
         for matter in ranked:
             tolds = []
             for person in self._config.people:
@@ -195,7 +196,8 @@ class Notifier:
                     if told is not None and matter.kind in person.about:
                         tolds.append(told)
             if settled(matter, tolds):
-                self.notices.forget(matter.key)
+                done.append(matter.key)
+        self.notices.change((), done)
 
     def _send(
         self, matter: Matter, person: Person, place: Place, want: Wanted, now_s: float
@@ -216,18 +218,14 @@ class Notifier:
         self._post.start(letter, now_s)
 
     def _mark(self, letter: Letter, error: str, now_s: float) -> None:
-        place = letter.place
-        self._said(
-            Said(letter.title, place.person, self._labels[place.service], error, letter.tries)
-        )
+        place, label = letter.place, self._labels[letter.place.service]
         told = self.notices.told.get(place)
-        if told is None or (told.round, told.closing) != (letter.round, letter.closing):
-            return  # a late answer to what has long been said anew, or is over
-        if told.done:
-            return
-        due_s = now_s + retry_s(letter.tries)
-        told = told._replace(done=not error, due_s=due_s, error=error)
-        self.notices.say(place, self._labels[place.service], told)
+        # A late answer to what has long been said anew, or is over, changes nothing.
+        same = told and (told.round, told.closing) == (letter.round, letter.closing)
+        if told and same and not told.done:
+            due_s = now_s + retry_s(letter.tries)
+            self.notices.say(place, label, told._replace(done=not error, due_s=due_s, error=error))
+        self._said(Said(letter.title, place.person, label, error, letter.tries))
 
 
 def _plain(name: str) -> str:
