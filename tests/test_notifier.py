@@ -206,7 +206,7 @@ def test_a_silent_device_is_told_once_over_a_restart_and_when_it_is_back(
     tmp_path: Path, inbox: Inbox
 ) -> None:
     site = Site(tmp_path, people(inbox))
-    there = Device(Topics("home", "dev1"), "online")
+    there = Device(Topics("home", "dev1"), "online", 1.0)
     gone = there._replace(status="offline", offline_since_s=1.0)
     site.devices["dev1"] = gone
     site.at(0)
@@ -222,6 +222,9 @@ def test_a_silent_device_is_told_once_over_a_restart_and_when_it_is_back(
     site.devices["dev1"] = gone._replace(silent_told=True)
     site.at(120)
     assert inbox.taken == ["ada: SILENT: dev1"]
+    site.devices["dev1"] = there._replace(heard_s=0.0)
+    site.at(125)
+    assert len(inbox.taken) == 1, "what the broker remembers is no word of it"
     site.devices["dev1"] = there
     site.at(130)
     site.at(140)
@@ -233,7 +236,7 @@ def test_a_silent_device_is_told_once_over_a_restart_and_when_it_is_back(
 
 def test_silent_again_before_its_end_was_told_is_told_again(tmp_path: Path, inbox: Inbox) -> None:
     site = Site(tmp_path, people(inbox))
-    there = Device(Topics("home", "dev1"), "online")
+    there = Device(Topics("home", "dev1"), "online", 1.0)
     gone = there._replace(offline_since_s=1.0, silent_told=True)
     site.devices["dev1"] = gone
     site.at(0)

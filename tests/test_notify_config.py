@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from edge_rt.core.errors import ConfigError
-from edge_rt.fleet.escalation import Kind
+from edge_rt.fleet.escalation import Kind, Rules
 from edge_rt.fleet.notify_config import parse_notify_config
+from edge_rt.fleet.services import services_of
 
 ADA = '[[people]]\nname = "Ada"\nurls = ["json://user:s3cret@host"]\n'
 
@@ -17,6 +21,15 @@ def test_a_file_with_delays_and_kinds() -> None:
     assert config.people[0].about == (Kind.ALARM, Kind.PREALARM)
     assert (config.people[0].after_s, config.escalation.repeat_s) == (60, 120)
     assert config.escalation.timeout_s == 20
+
+
+def test_the_manual_s_example_is_one(repository: Path) -> None:
+    manual = (repository / "docs/mqtt.md").read_text()
+    block = manual[manual.index("    [[people]]") : manual.index("| kind |")]
+    config = parse_notify_config(textwrap.dedent(block).encode(), "docs/mqtt.md")
+    assert config.escalation == Rules(), "the manual shows the defaults"
+    _, labels = services_of(config)
+    assert len(labels) == 3
 
 
 @pytest.mark.parametrize(

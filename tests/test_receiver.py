@@ -33,8 +33,8 @@ def publisher(broker: Broker) -> Mqtt:
     return client
 
 
-def send(client: Mqtt, topic: str, payload: bytes) -> None:
-    assert client.publish(topic, payload) is not None
+def send(client: Mqtt, topic: str, payload: bytes, retain: bool = False) -> None:
+    assert client.publish(topic, payload, retain=retain) is not None
     deadline = time.monotonic() + 10
     while not any(isinstance(fact, Acked) for fact in client.poll(0.2)):
         assert time.monotonic() < deadline
@@ -146,9 +146,10 @@ def test_a_device_without_a_word_is_silent_too_unless_it_ended_or_we_hear_nothin
     until(lambda: receiver.subscribed, receiver)
     device, other = Topics("home", "dev1"), Topics("home", "dev2")
     client = publisher(broker)
-    send(client, device.status, b'{"status":"online"}')
-    send(client, other.status, b'{"status":"stopped"}')
+    send(client, device.status, b'{"status":"online"}', retain=True)
+    send(client, other.status, b'{"status":"stopped"}', retain=True)
     until(lambda: len(receiver.devices) == 2, receiver)
+    assert receiver.devices["dev1"].heard_s == 1000.0
     now[0] += 299
     send(client, f"{device.base}/dt/health", b"{}")  # telemetry is a word
     until(lambda: receiver.devices["dev1"].heard_s == now[0], receiver)
@@ -164,6 +165,10 @@ def test_a_device_without_a_word_is_silent_too_unless_it_ended_or_we_hear_nothin
     assert told[1] == "dev1 back"
     assert receiver.counts["bad_input"] == 0
     client.close()
+    late = Receiver(broker.settings("@late"), "home", Store(tmp_path / "late"), unheard_s=300)
+    until(lambda: len(late.devices) == 2, late)
+    assert late.devices["dev1"].heard_s == 0.0, "what the broker remembers is no word of it"
+    late.close()
     broker.kill()
     until(lambda: not receiver.subscribed, receiver)
     now[0] += 10_000

@@ -41,7 +41,7 @@ _TYPES = {True: apprise.NotifyType.FAILURE, False: apprise.NotifyType.INFO}
 class Service:
     """Use from one thread at a time. Raises ConfigError for a URL that apprise cannot use.
 
-    label  the URL without its secrets
+    label  the URL up to its host, without secrets
     """
 
     def __init__(self, url: str) -> None:
@@ -54,7 +54,9 @@ class Service:
                 f"apprise cannot use the URL {shown}: no such service, or a part is missing"
             )
         together = apprise.Apprise(found, asset=asset)
-        self.label = together.urls(privacy=True)[0].split("?", 1)[0][:80]
+        scheme, _, rest = together.urls(privacy=True)[0].partition("://")
+        # What follows the host may be a telephone number, or a topic that is as good as a password.
+        self.label = f"{scheme}://{rest.split('/', 1)[0]}"[:80]
         # Not Apprise.notify(): that one sends in threads of its own, where no warning is ours.
         self._notify = found.notify
 

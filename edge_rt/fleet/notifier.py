@@ -150,7 +150,7 @@ class Notifier:
         """Whether what is not found any more has ended, or we only cannot know yet."""
         if matter.kind is Kind.SILENT:
             device = devices.get(matter.key.split(" ", 1)[1])
-            return device is not None and device.offline_since_s is None
+            return device is not None and device.offline_since_s is None and device.heard_s > 0
         if matter.kind is Kind.GAP:
             _, source, _, logid = matter.key.split(" ", 3)
             return (source, logid) in self._store.logs

@@ -29,7 +29,10 @@ MAX_DEVICES = 10_000  # status lines and last-heard times are a few hundred byte
 
 
 class Device(NamedTuple):
-    """What is known of one device. Times are monotonic seconds of the receiver."""
+    """What is known of one device. Times are monotonic seconds of the receiver.
+
+    heard_s  last word of it; 0: none yet
+    """
 
     topics: Topics
     status: str = "unknown"
@@ -161,7 +164,7 @@ class Receiver:
         try:
             topics, rest = Topics.parse(fact.topic)
             if rest == "status":
-                self._status(topics, decode_status(fact.payload).status)
+                self._status(topics, decode_status(fact.payload).status, fact.retained)
                 return
             if rest.startswith("dt/"):
                 source_of(topics.fleet, topics.device)
@@ -227,11 +230,14 @@ class Receiver:
         told = device.silent_told and not back
         self.devices[topics.device] = device._replace(heard_s=self._clock(), silent_told=told)
 
-    def _status(self, topics: Topics, status: str) -> None:
+    def _status(self, topics: Topics, status: str, retained: bool) -> None:
         device = self._device(topics)
         if device is None:
             return
-        changes: dict[str, Any] = {"status": status, "heard_s": self._clock()}
+        changes: dict[str, Any] = {"status": status}
+        # Where a word counts, what the broker remembers is none.
+        if not (retained and self._unheard_s):
+            changes["heard_s"] = self._clock()
         if status == "offline":
             if device.offline_since_s is None:
                 changes["offline_since_s"] = self._clock()
