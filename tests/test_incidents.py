@@ -44,7 +44,8 @@ def test_an_end_closes_even_if_it_overtakes_the_alarm() -> None:
 
 def test_an_alarm_without_a_usable_incident_is_told_of_all_the_same() -> None:
     for incident in (None, 7, "", "x" * 65):
-        assert len(taken(fall("alarm", incident)).open()) == 1
+        first, second = (arrived(k, "fall", "alarm", incident=incident).event for k in (1, 2))
+        assert len(taken(first, second, second).open()) == 2
 
 
 def test_what_a_device_says_does_not_reach_the_message_unchecked() -> None:

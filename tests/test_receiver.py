@@ -168,6 +168,8 @@ def test_a_device_without_a_word_is_silent_too_unless_it_ended_or_we_hear_nothin
     late = Receiver(broker.settings("@late"), "home", Store(tmp_path / "late"), unheard_s=300)
     until(lambda: len(late.devices) == 2, late)
     assert late.devices["dev1"].heard_s == 0.0, "what the broker remembers is no word of it"
+    late.turn(0.0)
+    assert not late.devices["dev1"].silent_told, "it has listened for no time yet"
     late.close()
     broker.kill()
     until(lambda: not receiver.subscribed, receiver)
