@@ -39,7 +39,9 @@ def test_what_is_forgotten_takes_its_notices_along(tmp_path: Path) -> None:
     notices.change([], [MATTER.key])
     assert list(notices.matters) == [place.key for place in notices.told] == ["other"]
     notices.close()
-    assert [row.matter.key for row in Notices(tmp_path).rows()] == ["other"]
+    again = Notices(tmp_path)
+    assert [row.matter.key for row in again.rows()] == ["other"]
+    again.close()
 
 
 def test_a_file_of_another_version_or_none_of_ours_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,22 @@ def inbox() -> Iterator[Inbox]:
         yield made
 
 
+MakeSite = Callable[[NotifyConfig], Site]
+
+
+@pytest.fixture
+def make_site(tmp_path: Path) -> Iterator[MakeSite]:
+    made: list[Site] = []
+
+    def make(config: NotifyConfig) -> Site:
+        made.append(Site(tmp_path, config))
+        return made[-1]
+
+    yield make
+    for site in made:
+        site.kill()
+
+
 def people(inbox: Inbox, how: str = "ok", **rules: float) -> NotifyConfig:
     return NotifyConfig(
         people=(
@@ -76,9 +92,9 @@ def people(inbox: Inbox, how: str = "ok", **rules: float) -> NotifyConfig:
 
 
 def test_an_alarm_goes_to_one_then_the_other_until_it_is_resolved(
-    tmp_path: Path, inbox: Inbox
+    make_site: MakeSite, inbox: Inbox
 ) -> None:
-    site = Site(tmp_path, people(inbox))
+    site = make_site(people(inbox))
     site.event(1, "fall", "prealarm")
     site.at(0)
     assert inbox.taken == []
@@ -99,8 +115,8 @@ def test_an_alarm_goes_to_one_then_the_other_until_it_is_resolved(
     assert site.notifier.notices.matters == site.notifier.notices.told == {}
 
 
-def test_one_who_was_never_told_does_not_hear_of_the_end(tmp_path: Path, inbox: Inbox) -> None:
-    site = Site(tmp_path, people(inbox))
+def test_one_who_was_never_told_does_not_hear_of_the_end(make_site: MakeSite, inbox: Inbox) -> None:
+    site = make_site(people(inbox))
     site.event(1, "fall", "alarm")
     site.at(0)
     site.event(2, "fall", "resolved")
@@ -110,10 +126,10 @@ def test_one_who_was_never_told_does_not_hear_of_the_end(tmp_path: Path, inbox: 
 
 
 def test_a_prealarm_is_told_if_wanted_and_its_alarm_takes_its_place(
-    tmp_path: Path, inbox: Inbox
+    make_site: MakeSite, inbox: Inbox
 ) -> None:
     eager = Person(name="Ada", urls=(inbox.url("ada"),), about=(Kind.PREALARM, Kind.ALARM))
-    site = Site(tmp_path, NotifyConfig(people=(eager,)))
+    site = make_site(NotifyConfig(people=(eager,)))
     site.event(1, "fall", "prealarm")
     site.at(0)
     site.event(2, "fall", "alarm")
@@ -130,9 +146,9 @@ def test_a_prealarm_is_told_if_wanted_and_its_alarm_takes_its_place(
 
 
 def test_what_is_written_but_not_marked_is_told_again_after_a_kill(
-    tmp_path: Path, inbox: Inbox
+    make_site: MakeSite, inbox: Inbox
 ) -> None:
-    site = Site(tmp_path, people(inbox))
+    site = make_site(people(inbox))
     site.event(1, "fall", "alarm")
     site.turn()  # written and on its way; the outcome is never seen
     until(lambda: inbox.taken, lambda: site.notifier._post.wait(0.01))
@@ -149,9 +165,9 @@ def test_what_is_written_but_not_marked_is_told_again_after_a_kill(
 
 
 def test_an_alarm_that_was_stored_but_never_seen_is_told_after_a_kill(
-    tmp_path: Path, inbox: Inbox
+    make_site: MakeSite, inbox: Inbox
 ) -> None:
-    site = Site(tmp_path, people(inbox))
+    site = make_site(people(inbox))
     site.store.add([arrived(1, "fall", "alarm", incident="i1")])
     site.kill()
     site.start()
@@ -165,10 +181,10 @@ def test_an_alarm_that_was_stored_but_never_seen_is_told_after_a_kill(
 
 
 def test_a_service_that_refuses_is_asked_again_and_holds_up_nobody(
-    tmp_path: Path, inbox: Inbox
+    make_site: MakeSite, inbox: Inbox
 ) -> None:
     both = Person(name="Ada", urls=(inbox.url("ada", "no"), inbox.url("phone")))
-    site = Site(tmp_path, NotifyConfig(people=(both,)))
+    site = make_site(NotifyConfig(people=(both,)))
     site.event(1, "fall", "alarm")
     site.at(0)
     assert (inbox.taken, inbox.refused) == (["phone: ALARM: dev1"], 1)
@@ -182,9 +198,9 @@ def test_a_service_that_refuses_is_asked_again_and_holds_up_nobody(
 
 
 def test_a_service_that_hangs_is_given_up_on_and_holds_up_nobody(
-    tmp_path: Path, inbox: Inbox
+    make_site: MakeSite, inbox: Inbox
 ) -> None:
-    site = Site(tmp_path, people(inbox, "hang", timeout_s=20))
+    site = make_site(people(inbox, "hang", timeout_s=20))
     site.event(1, "fall", "alarm")
     site.turn()
     until(lambda: inbox.hung == 1, site.turn)
@@ -203,9 +219,9 @@ def test_a_service_that_hangs_is_given_up_on_and_holds_up_nobody(
 
 
 def test_a_silent_device_is_told_once_over_a_restart_and_when_it_is_back(
-    tmp_path: Path, inbox: Inbox
+    make_site: MakeSite, inbox: Inbox
 ) -> None:
-    site = Site(tmp_path, people(inbox))
+    site = make_site(people(inbox))
     there = Device(Topics("home", "dev1"), "online", 1.0)
     gone = there._replace(status="offline", offline_since_s=1.0)
     site.devices["dev1"] = gone
@@ -234,8 +250,10 @@ def test_a_silent_device_is_told_once_over_a_restart_and_when_it_is_back(
     assert inbox.taken[2:] == ["ada: SILENT: dev1"]
 
 
-def test_silent_again_before_its_end_was_told_is_told_again(tmp_path: Path, inbox: Inbox) -> None:
-    site = Site(tmp_path, people(inbox))
+def test_silent_again_before_its_end_was_told_is_told_again(
+    make_site: MakeSite, inbox: Inbox
+) -> None:
+    site = make_site(people(inbox))
     there = Device(Topics("home", "dev1"), "online", 1.0)
     gone = there._replace(offline_since_s=1.0, silent_told=True)
     site.devices["dev1"] = gone
@@ -249,8 +267,8 @@ def test_silent_again_before_its_end_was_told_is_told_again(tmp_path: Path, inbo
     assert inbox.taken == ["ada: SILENT: dev1"] * 2
 
 
-def test_a_receiver_without_its_broker_says_so(tmp_path: Path, inbox: Inbox) -> None:
-    site = Site(tmp_path, people(inbox, blind_after_s=120))
+def test_a_receiver_without_its_broker_says_so(make_site: MakeSite, inbox: Inbox) -> None:
+    site = make_site(people(inbox, blind_after_s=120))
     site.online = False
     site.at(0)
     site.at(119)
@@ -262,8 +280,10 @@ def test_a_receiver_without_its_broker_says_so(tmp_path: Path, inbox: Inbox) -> 
     assert inbox.taken[1:] == ["ada: BLIND over: receiver"]
 
 
-def test_a_gap_counts_when_it_does_not_close_and_is_told_once(tmp_path: Path, inbox: Inbox) -> None:
-    site = Site(tmp_path, people(inbox, gap_after_s=3600))
+def test_a_gap_counts_when_it_does_not_close_and_is_told_once(
+    make_site: MakeSite, inbox: Inbox
+) -> None:
+    site = make_site(people(inbox, gap_after_s=3600))
     site.arrive(arrived(1))
     site.arrive(arrived(5))
     site.at(3599)
@@ -282,17 +302,17 @@ def test_a_gap_counts_when_it_does_not_close_and_is_told_once(tmp_path: Path, in
 
 
 def test_a_clock_that_goes_back_does_not_delay_the_first_message(
-    tmp_path: Path, inbox: Inbox
+    make_site: MakeSite, inbox: Inbox
 ) -> None:
-    site = Site(tmp_path, people(inbox))
+    site = make_site(people(inbox))
     site.at(0)
     site.event(1, "fall", "alarm")  # received at T0, and now it is a day earlier
     site.at(-86400)
     assert inbox.taken == ["ada: ALARM: dev1"]
 
 
-def test_alarms_go_before_all_else(tmp_path: Path, inbox: Inbox) -> None:
-    site = Site(tmp_path, people(inbox))
+def test_alarms_go_before_all_else(make_site: MakeSite, inbox: Inbox) -> None:
+    site = make_site(people(inbox))
     silent = Device(Topics("home", "dev2"), "offline", 0.0, 1.0, True)
     site.devices = {f"dev{k}": silent for k in range(2, 7)}
     site.event(1, "fall", "alarm")
