@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from broker import Broker
+from inbox import Inbox, until
 from test_receiver import publisher, send
 from test_store import arrived
 
@@ -50,6 +51,9 @@ def test_a_fleet_is_provisioned_step_by_step(
         ["fleet", "devices", "nowhere"],
         ["fleet", "listen", "--store", "s", "--cert", "x"],
         ["fleet", "listen", "--store", "s", "--cert", "x", "--key", "./nowhere"],
+        ["fleet", "listen", "--store", "s", "--insecure", "--notify", "./nowhere"],
+        ["fleet", "notify", "./nowhere"],
+        ["fleet", "notices", "nowhere"],
     ],
 )
 def test_what_a_person_can_mend_is_one_line(
@@ -93,3 +97,81 @@ def test_listen_keeps_prints_and_ends_when_told(
     assert (row["device"], row["newest"], row["missing"]) == ("dev1", 1, [])
     assert main(["fleet", "devices", str(store)]) == 0
     assert "dev1" in capsys.readouterr().out
+
+
+def people(folder: Path, *urls: str, mode: int = 0o600) -> str:
+    path = folder / "fleet.toml"
+    path.write_text(
+        "".join(f'[[people]]\nname = "P{k}"\nurls = ["{url}"]\n' for k, url in enumerate(urls))
+    )
+    path.chmod(mode)
+    return str(path)
+
+
+def test_the_test_message_says_of_each_service_whether_it_took_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Inbox() as inbox:
+        file = people(tmp_path, inbox.url("ada"), inbox.url("ben", "no"), inbox.url("ada"))
+        assert main(["fleet", "notify", file]) == 0
+        assert inbox.taken == []
+        capsys.readouterr()
+        assert main(["fleet", "notify", file, "--test", "--json"]) == 1
+        results = [row["result"] for row in json.loads(capsys.readouterr().out)]
+        assert (results[0], results[2]) == ("ok", "ok")
+        assert results[1].startswith("failed: ") and "500" in results[1]
+        assert inbox.taken == ["ada: edge_rt test"] * 2
+    assert main(["fleet", "notify", people(tmp_path, "json://a", mode=0o644)]) == 2
+    assert "chmod 600" in capsys.readouterr().err
+    assert main(["fleet", "notify", people(tmp_path, "json://s3cret:x@")]) == 2
+    assert "s3cret" not in capsys.readouterr().err
+
+
+def test_an_alarm_is_told_by_listen_though_it_is_killed_in_the_middle(
+    make_broker: Callable[..., Broker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = make_broker(None, more="log_type all")
+    store = tmp_path / "store"
+    topic = Topics("home", "dev1").event("fall")
+
+    def listen(file: str) -> subprocess.Popen[str]:
+        words = ["--port", str(broker.port), "--host", broker.host, "--insecure"]
+        words += ["--store", str(store), "--notify", file]
+        return subprocess.Popen(
+            [sys.executable, "-m", "edge_rt", "fleet", "listen", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    device = publisher(broker)
+    with Inbox() as inbox:
+        first = listen(people(tmp_path, inbox.url("ada", "hang"), inbox.url("ben")))
+        try:
+            broker.wait_for_log("home-receiver 1 edge-rt/v1/home/+/evt/+")
+            send(device, topic, arrived(1, "fall", "alarm", incident="i1").body)
+            until(lambda: inbox.hung and inbox.taken, lambda: inbox.wait(0.02))
+            assert first.stderr is not None
+            while "P1 by" not in first.stderr.readline():  # it is marked as told
+                assert first.poll() is None
+        finally:
+            first.kill()
+            first.communicate(timeout=15)
+        assert inbox.taken == ["ben: ALARM: dev1"]
+        inbox.let_go()
+        second = listen(people(tmp_path, inbox.url("ada", "hang"), inbox.url("ben")))
+        try:
+            # Nothing comes by MQTT: it is the store that knows of the alarm.
+            until(lambda: inbox.taken.count("ada: ALARM: dev1") == 2, lambda: inbox.wait(0.02))
+            assert second.stderr is not None
+            lines = [second.stderr.readline() for _ in range(2)]
+            send(device, topic, arrived(2, "fall", "resolved", incident="i1").body)
+            until(lambda: len(inbox.taken) == 5, lambda: inbox.wait(0.02))
+        finally:
+            second.send_signal(signal.SIGTERM)
+            second.communicate(timeout=15)
+    assert second.returncode == 0
+    assert sorted(inbox.taken[3:]) == ["ada: ALARM over: dev1", "ben: ALARM over: dev1"]
+    assert "ALARM: dev1: P0 by json://127.0.0.1" in lines[1] and lines[1].endswith("told\n")
+    device.close()
+    assert main(["fleet", "notices", str(store)]) == 0

@@ -33,6 +33,7 @@ CORE_MAY_NOT_IMPORT = {
 }
 # Foreign library -> the files that may import it (within edge_rt/); one, or two with a reason.
 HOMES = {
+    "apprise": {"fleet/apprise_notify.py"},
     "ai_edge_litert": {"adapters/tflite.py"},
     # templates at rest; the certificate authority of a fleet
     "cryptography": {"adapters/templates.py", "fleet/certificates.py"},
@@ -42,8 +43,11 @@ HOMES = {
     "paho": {"adapters/mqtt.py"},
     "smbus2": {"adapters/i2c.py"},
     # the only writer of the event log; its readers, who hold connections of their own; what a
-    # receiver of events keeps
-    "sqlite3": {"adapters/eventlog.py", "adapters/eventreader.py", "fleet/store.py"},
+    # receiver of events keeps, and what it told whom
+    "sqlite3": {
+        *("adapters/eventlog.py", "adapters/eventreader.py"),
+        *("fleet/store.py", "fleet/notices.py"),
+    },
     "tflite_runtime": {"adapters/tflite.py"},
     "tuf": {"adapters/trust.py"},
 }

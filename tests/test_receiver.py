@@ -33,8 +33,8 @@ def publisher(broker: Broker) -> Mqtt:
     return client
 
 
-def send(client: Mqtt, topic: str, payload: bytes) -> None:
-    assert client.publish(topic, payload) is not None
+def send(client: Mqtt, topic: str, payload: bytes, retain: bool = False) -> None:
+    assert client.publish(topic, payload, retain=retain) is not None
     deadline = time.monotonic() + 10
     while not any(isinstance(fact, Acked) for fact in client.poll(0.2)):
         assert time.monotonic() < deadline
@@ -123,4 +123,57 @@ def test_a_device_that_stays_away_is_silent_once_and_then_back(
     receiver.turn(0.0)
     assert told == ["dev1 silent", "dev1 back"]
     device.close()
+    receiver.close()
+
+
+def test_a_device_without_a_word_is_silent_too_unless_it_ended_or_we_hear_nothing(
+    make_broker: Callable[..., Broker], tmp_path: Path
+) -> None:
+    broker = make_broker(None)
+    now = [1000.0]
+    told: list[str] = []
+    receiver = Receiver(
+        broker.settings("@receiver"),
+        "home",
+        Store(tmp_path / "site"),
+        unheard_s=300,
+        listeners=Listeners(
+            silent=lambda t: told.append(f"{t.device} silent"),
+            back=lambda t: told.append(f"{t.device} back"),
+        ),
+        clock=lambda: now[0],
+    )
+    until(lambda: receiver.subscribed, receiver)
+    device, other = Topics("home", "dev1"), Topics("home", "dev2")
+    client = publisher(broker)
+    send(client, device.status, b'{"status":"online"}', retain=True)
+    send(client, other.status, b'{"status":"stopped"}', retain=True)
+    until(lambda: len(receiver.devices) == 2, receiver)
+    assert receiver.devices["dev1"].heard_s == 1000.0
+    now[0] += 299
+    send(client, f"{device.base}/dt/health", b"{}")  # telemetry is a word
+    until(lambda: receiver.devices["dev1"].heard_s == now[0], receiver)
+    now[0] += 299
+    receiver.turn(0.0)
+    assert told == []
+    now[0] += 1
+    receiver.turn(0.0)
+    receiver.turn(0.0)
+    assert told == ["dev1 silent"]
+    send(client, device.event("device"), arrived(1).body)
+    until(lambda: len(told) == 2, receiver)
+    assert told[1] == "dev1 back"
+    assert receiver.counts["bad_input"] == 0
+    client.close()
+    late = Receiver(broker.settings("@late"), "home", Store(tmp_path / "late"), unheard_s=300)
+    until(lambda: len(late.devices) == 2, late)
+    assert late.devices["dev1"].heard_s == 0.0, "what the broker remembers is no word of it"
+    late.turn(0.0)
+    assert not late.devices["dev1"].silent_told, "it has listened for no time yet"
+    late.close()
+    broker.kill()
+    until(lambda: not receiver.subscribed, receiver)
+    now[0] += 10_000
+    receiver.turn(0.0)
+    assert len(told) == 2, "it is we who hear nothing"
     receiver.close()

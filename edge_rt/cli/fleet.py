@@ -12,7 +12,11 @@ from edge_rt.cli import options, output
 from edge_rt.core.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edge_rt.adapters.mqtt import Settings
+    from edge_rt.fleet.notifier import Notifier
+    from edge_rt.fleet.notify_config import NotifyConfig
     from edge_rt.fleet.store import Arrived, Store
 
 
@@ -31,6 +35,13 @@ def fleet() -> None:
 @click.option("--insecure", is_flag=True, help="Plain TCP, for a broker on this machine.")
 @click.option("--store", type=options.FILE, required=True, help="Folder to keep events in.")
 @click.option("--silent-after", type=click.FloatRange(1), default=60.0, show_default=True)
+@click.option(
+    "--unheard-after",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="A device is silent after so many seconds without a word, too; 0: never.",
+)
+@click.option("--notify", "people", help="Who is told: file of mode 0600, or a credential's name.")
 @options.as_json
 def listen(
     host: str,
@@ -42,6 +53,8 @@ def listen(
     insecure: bool,
     store: Path,
     silent_after: float,
+    unheard_after: float,
+    people: str | None,
     as_json: bool,
 ) -> None:
     """Keep every event of a fleet and receipt it; prints each once, until Ctrl-C.
@@ -54,6 +67,7 @@ def listen(
 
     if bool(cert) != bool(key):
         raise InputError("--cert and --key belong together; give both or neither")
+    config = _people(people) if people else None
     if insecure:
         output.warn("--insecure: events travel unencrypted from an unverified broker")
     settings = Settings(
@@ -69,17 +83,30 @@ def listen(
     )
     kept = Store(store)
     try:
-        _listen(settings, name, kept, silent_after, as_json)
+        _listen(settings, name, kept, silent_after, unheard_after, config, as_json)
     finally:
         kept.close()
 
 
-def _listen(settings: Settings, name: str, store: Store, silent_s: float, as_json: bool) -> None:
+def _listen(
+    settings: Settings,
+    name: str,
+    store: Store,
+    silent_s: float,
+    unheard_s: float,
+    people: NotifyConfig | None,
+    as_json: bool,
+) -> None:
+    import time
+
     from edge_rt.cli.daemon import event_line
+    from edge_rt.core.uplink_link import State
     from edge_rt.core.uplink_wire import Topics
     from edge_rt.fleet.receiver import Listeners, Receiver
 
     def show(arrived: Arrived) -> None:
+        if notifier:
+            notifier.take(arrived)
         if as_json:
             click.echo(arrived.body)
             return
@@ -92,7 +119,10 @@ def _listen(settings: Settings, name: str, store: Store, silent_s: float, as_jso
         output.warn(f"device {topics.device} {what}")
 
     listeners = Listeners(show, lambda t: say("is silent", t), lambda t: say("is back", t))
-    receiver = Receiver(settings, name, store, silent_s=silent_s, listeners=listeners)
+    receiver = Receiver(
+        settings, name, store, silent_s=silent_s, unheard_s=unheard_s, listeners=listeners
+    )
+    notifier = _notifier(people, store, receiver.wake) if people else None
     stopping: list[int] = []
 
     def stop(number: int, _: object) -> None:
@@ -104,11 +134,96 @@ def _listen(settings: Settings, name: str, store: Store, silent_s: float, as_jso
     error = ""
     while not stopping:
         receiver.turn(1.0)
+        if notifier:
+            online = receiver.state is State.ONLINE and receiver.subscribed
+            notifier.turn(time.time(), receiver.devices, online)
         if receiver.error != error:
             error = receiver.error
             if error:
                 output.warn(error)
     receiver.close()
+    if notifier:
+        notifier.close()
+
+
+def _notifier(people: NotifyConfig, store: Store, wake: Callable[[], None]) -> Notifier:
+    from edge_rt.fleet.notifier import Notifier, Said
+
+    def say(said: Said) -> None:
+        result = f"failed ({said.error}), try {said.tries}" if said.error else "told"
+        output.warn(f"{said.title}: {said.person} by {said.service}: {result}")
+
+    return Notifier(people, store, said=say, wake=wake)
+
+
+def _people(name: str) -> NotifyConfig:
+    from edge_rt.adapters.credentials import read_secret
+    from edge_rt.fleet.notify_config import parse_notify_config
+
+    return parse_notify_config(read_secret(name), name)
+
+
+@fleet.command()
+@click.argument("people")
+@click.option("--test", is_flag=True, help="Send everybody a test message.")
+@options.as_json
+def notify(people: str, test: bool, as_json: bool) -> None:
+    """Who is told when something happens; with --test, whether it reaches them.
+
+    PEOPLE is a file of mode 0600 (with a slash, as in ./fleet.toml), or a systemd credential's
+    name. Exit code 1 if a service did not take the test.
+    """
+    from edge_rt.fleet.services import digest, services_of, try_out
+
+    config = _people(people)
+    _, labels = services_of(config)
+    rows: list[dict[str, Any]] = [
+        {"person": person.name, "service": labels[digest(url)], "after_s": person.after_s}
+        for person in config.people
+        for url in person.urls
+    ]
+    if test:
+        for row, error in zip(rows, try_out(config), strict=True):
+            row["result"] = f"failed: {error}" if error else "ok"
+    if as_json:
+        output.print_json(rows)
+    else:
+        output.print_table(list(rows[0]), [list(row.values()) for row in rows])
+    if any(row.get("result", "ok") != "ok" for row in rows):
+        raise click.exceptions.Exit(1)
+
+
+@fleet.command()
+@click.argument("store", type=options.FILE)
+@options.as_json
+def notices(store: Path, as_json: bool) -> None:
+    """What is open in STORE, and who was told of it: by which service, how often, with success."""
+    from edge_rt.fleet.notices import FILE, Notices
+
+    if not (store / FILE).is_file():
+        raise InputError(f"{store}: nobody was ever told; start fleet listen with --notify")
+    kept = Notices(store)
+    rows: list[dict[str, Any]] = [
+        {
+            "kind": row.matter.kind,
+            "device": row.matter.device,
+            "what": row.matter.what,
+            "end": row.matter.end,
+            "person": row.person,
+            "service": row.label,
+            "round": row.told.round + 1,
+            "tries": row.told.tries,
+            "result": "told" if row.told.done else row.told.error,
+        }
+        for row in kept.rows()
+    ]
+    kept.close()
+    if as_json:
+        output.print_json(rows)
+    elif rows:
+        output.print_table(list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        click.echo("nothing is open")
 
 
 @fleet.command()

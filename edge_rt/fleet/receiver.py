@@ -29,7 +29,10 @@ MAX_DEVICES = 10_000  # status lines and last-heard times are a few hundred byte
 
 
 class Device(NamedTuple):
-    """What is known of one device. Times are monotonic seconds of the receiver."""
+    """What is known of one device. Times are monotonic seconds of the receiver.
+
+    heard_s  last word of it; 0: none yet
+    """
 
     topics: Topics
     status: str = "unknown"
@@ -49,7 +52,9 @@ class Listeners(NamedTuple):
 class Receiver:
     """Call turn() again and again from one thread; close() at the end.
 
-    fleet  whose events; the broker's ACL must let this client read them and write each `ack`
+    fleet      whose events; the broker's ACL must let this client read them and write each `ack`
+    silent_s   a device is silent when the broker has called it offline for so long
+    unheard_s  ... or nothing has come of it for so long, telemetry included; 0: never
     Raises StorageError from turn() when the store cannot be written: nothing of that batch was
     receipted, so it comes again after a new start.
     """
@@ -61,6 +66,7 @@ class Receiver:
         store: Store,
         *,
         silent_s: float = DEFAULT_SILENT_S,
+        unheard_s: float = 0.0,
         listeners: Listeners | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -74,6 +80,8 @@ class Receiver:
         self.error = ""
         self.subscribed = False
         self._silent_s = silent_s
+        self._unheard_s = unheard_s
+        self._online_s = 0.0
         self.listeners = listeners or Listeners()
         self._due: dict[tuple[str, str], float] = {}
         self._in_flight: set[int] = set()
@@ -112,8 +120,8 @@ class Receiver:
                     self.error = ""
                     self._in_flight.clear()
                     self._window = min(WINDOW, fact.receive_maximum or WINDOW)
-                    base = f"{ROOT}/{self.fleet}/+"
-                    self._mqtt.subscribe([f"{base}/evt/+", f"{base}/status"])
+                    self._online_s = self._clock()
+                    self._mqtt.subscribe(self._filters())
                 case mqtt.Closed():
                     self._closed(fact)
                 case mqtt.Subscribed():
@@ -139,6 +147,11 @@ class Receiver:
 
     # ---- helpers ----
 
+    def _filters(self) -> list[str]:
+        base = f"{ROOT}/{self.fleet}/+"
+        signs_of_life = [f"{base}/dt/+"] if self._unheard_s else []
+        return [f"{base}/evt/+", f"{base}/status", *signs_of_life]
+
     def _closed(self, fact: mqtt.Closed) -> None:
         if self._link.state in (State.CONNECTING, State.ONLINE):
             if fact.reason != self.error:  # a day's outage is one line, not a thousand
@@ -151,7 +164,11 @@ class Receiver:
         try:
             topics, rest = Topics.parse(fact.topic)
             if rest == "status":
-                self._status(topics, decode_status(fact.payload).status)
+                self._status(topics, decode_status(fact.payload).status, fact.retained)
+                return
+            if rest.startswith("dt/"):
+                source_of(topics.fleet, topics.device)
+                self._heard(topics)
                 return
             event = decode(fact.payload)
             # The broker vouches for the topic by its ACL; the payload must not claim another.
@@ -205,14 +222,22 @@ class Receiver:
 
     def _heard(self, topics: Topics) -> None:
         device = self._device(topics)
-        if device is not None:
-            self.devices[topics.device] = device._replace(heard_s=self._clock())
+        if device is None:
+            return
+        back = device.silent_told and device.offline_since_s is None
+        if back:
+            self.listeners.back(topics)
+        told = device.silent_told and not back
+        self.devices[topics.device] = device._replace(heard_s=self._clock(), silent_told=told)
 
-    def _status(self, topics: Topics, status: str) -> None:
+    def _status(self, topics: Topics, status: str, retained: bool) -> None:
         device = self._device(topics)
         if device is None:
             return
         changes: dict[str, Any] = {"status": status}
+        # Where a word counts, what the broker remembers is none.
+        if not (retained and self._unheard_s):
+            changes["heard_s"] = self._clock()
         if status == "offline":
             if device.offline_since_s is None:
                 changes["offline_since_s"] = self._clock()
@@ -226,8 +251,18 @@ class Receiver:
     def _look_for_silence(self) -> None:
         now = self._clock()
         for name, device in self.devices.items():
-            since = device.offline_since_s
-            if since is not None and not device.silent_told and now - since >= self._silent_s:
+            if not device.silent_told and self._is_silent(device, now):
                 log.error("fleet: device %s is silent", name)
                 self.devices[name] = device._replace(silent_told=True)
                 self.listeners.silent(device.topics)
+
+    def _is_silent(self, device: Device, now: float) -> bool:
+        if device.offline_since_s is not None:
+            return now - device.offline_since_s >= self._silent_s
+        if (
+            not self._unheard_s
+            or device.status == "stopped"
+            or self._link.state is not State.ONLINE
+        ):
+            return False  # a clean end; or it is we who hear nothing
+        return now - max(device.heard_s, self._online_s) >= self._unheard_s

@@ -19,7 +19,7 @@ import msgspec
 from edge_rt.core.errors import StorageError
 from edge_rt.core.held import Held
 from edge_rt.core.uplink_wire import MAX_ALSO, Range, ReceiptMessage
-from edge_rt.core.wire import Event, Lane
+from edge_rt.core.wire import Event, Lane, decode
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS dropped (
     source TEXT NOT NULL, logid TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (source, logid, first, last)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS falls ON events (arrival)
+    WHERE type >= 'edge_rt.fall.' AND type < 'edge_rt.fall/';
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('schema', 1), ('lines', 0);
 """
@@ -45,6 +47,15 @@ SELECT min(n), max(n) FROM (
     SELECT sequence AS n, sequence - row_number() OVER (ORDER BY sequence) AS island
     FROM events WHERE source = ? AND logid = ?
 ) GROUP BY island ORDER BY 1
+"""
+# The index's own condition, so that a long history costs nothing.
+_FALLS = """
+SELECT body, received FROM events
+WHERE type >= 'edge_rt.fall.' AND type < 'edge_rt.fall/' ORDER BY arrival
+"""
+_AFTER = """
+SELECT received FROM events WHERE source = ? AND logid = ? AND sequence > ?
+ORDER BY sequence LIMIT 1
 """
 SCHEMA = 1
 
@@ -161,6 +172,18 @@ class Store:
     def known(self) -> list[_Key]:
         """Every log that something has come of."""
         return list(self._db.execute("SELECT source, logid FROM logs ORDER BY source, logid"))
+
+    def falls(self) -> Iterator[tuple[Event, str]]:
+        """Every fall event with its `received`, as they arrived."""
+        with _storage_errors(self.folder):
+            for body, received in self._db.execute(_FALLS):
+                yield decode(body), received
+
+    def received_after(self, source: str, logid: str, sequence: int) -> str:
+        """When the first event past `sequence` of a log was received; empty if there is none."""
+        with _storage_errors(self.folder):
+            row = self._db.execute(_AFTER, (source, logid, sequence)).fetchone()
+        return str(row[0]) if row else ""
 
     def close(self) -> None:
         """Close both files; safe to call twice."""
