@@ -71,6 +71,51 @@ def test_replay_tells_what_the_daemon_would_announce(say: Say, trials: Path, bun
     assert code == 0 and "fall.prealarm" not in out and out.startswith("\nsummary")
 
 
+def test_nothing_is_told_before_it_was_decided(say: Say, trials: Path, bundle: Path) -> None:
+    code, out, _ = say("replay", "fall", trials, "--bundle", bundle, "--scores", "--json")
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    told = next(k for k, line in enumerate(lines) if line.get("event") == "fall.prealarm")
+    decided = next(line for line in lines[told:] if "score" in line)
+    assert decided["state"] == "prealarm" and decided["t_s"] <= lines[told]["t_s"]
+    assert lines[told]["t_s"] < decided["t_s"] + 0.5  # nor long afterwards
+
+
+def test_a_recording_without_one_scored_window_is_no_quiet_one(
+    say: Say, bundle: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "short.npz"
+    acc_g = np.random.default_rng(1).normal(0, 1, (3, 3)).astype(np.float32)
+    write_trials(path, [Trial("s", "brief", "a", False, "waist", 50.0, acc_g)])
+    done = say("replay", "fall", path, "--bundle", bundle)
+    one_line(done, 2, f"{path}: no window of trial brief was scored (3 samples at 50 Hz)")
+
+
+def test_another_placement_is_warned_of(say: Say, bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "wrist.npz"
+    acc_g = simulate(ACTIVITIES["sitting"], 3).block.acc_g
+    write_trials(path, [Trial("s", "w", "a", False, "wrist", 50.0, acc_g)])
+    code, _, err = say("replay", "fall", path, "--bundle", bundle)
+    assert code == 0 and "warning: a trial from the wrist" in err and "for the waist" in err
+
+
+def test_a_folder_is_called_one(say: Say, bundle: Path, tmp_path: Path) -> None:
+    one_line(say("replay", "fall", tmp_path, "--bundle", bundle), 2, f"{tmp_path}: a folder; name")
+
+
+def test_recordings_are_opened_before_models(say: Say, tmp_path: Path) -> None:
+    gone, still = tmp_path / "gone.mp4", tmp_path / "grey.pgm"
+    still.write_bytes(b"P5 160 120 255\n" + bytes([128]) * (160 * 120))
+    no_models = ("--detect", "./none", "--embed", "./none")
+    one_line(say("replay", "face", gone, *no_models), 2, f"{gone}: no such file")
+    one_line(say("replay", "face", still, "--owner", gone, *no_models), 2, f"{gone}: No such file")
+
+
+def test_replay_help_says_json_lines(say: Say) -> None:
+    for kind in ("fall", "face"):
+        assert "JSON lines" in say("replay", kind, "--help")[1]
+
+
 def test_replay_with_scores_and_speed(say: Say, trials: Path, bundle: Path) -> None:
     words = ("replay", "fall", trials, "--bundle", bundle, "--scores", "--json")
     code, fast, _ = say(*words)
@@ -198,6 +243,8 @@ def test_pictures_without_a_face(tmp_path: Path, say: Say) -> None:
     code, out, _ = say(*words)
     answer = json.loads(out)
     assert code == 0 and answer["recall"] == answer["false_positives_per_image"] == 0.0
+    assert list(answer["bundles"]) == ["face-detect"]
+    assert '"faces_found":0,' in out  # a count, not 0.0
     pairs = tmp_path / "pairs.csv"
     pairs.write_text(f"a,b,same\n{still},{still},1\n{still},{still},0\n")
     code, out, _ = say("evaluate", "face", pairs, "--json")

@@ -79,6 +79,29 @@ def test_without_falls_or_activities_a_figure_is_unknown_not_perfect() -> None:
     assert summary([outcome("D01_a", False)])["delay_s"] == {"p50": None, "p95": None}
 
 
+def test_a_recording_that_was_never_scored_is_no_perfect_one(tmp_path: Path, waist: Bundle) -> None:
+    rng = np.random.default_rng(1)
+    quiet = rng.normal([0, 0, 1], 0.02, (1000, 3)).astype(np.float32)
+    path = tmp_path / "a.npz"
+    write_trials(
+        path,
+        [
+            trial("D01_ok", False)._replace(acc_g=quiet),
+            trial("D01_short", False),
+            trial("D01_empty", False)._replace(acc_g=quiet[:0]),
+            trial("F01_short", True),
+        ],
+    )
+    figures = evaluate_fall([path], waist)
+    assert (figures["trials"], figures["unscored"]) == (4, 3)
+    assert (figures["adls"], figures["specificity"]) == (1, 1.0)
+    assert (figures["falls"], figures["missed"]) == (1, ["F01_short"])
+    assert figures["hours"] == pytest.approx(1000 / 50.0 / 3600.0)
+    assert figures["per_activity"]["D01"]["adls"] == 1
+    (warning,) = figures["warnings"]
+    assert warning.startswith("3 trials (D01_short, D01_empty, F01_short): too short")
+
+
 def test_a_sweep_counts_the_same_scores_again() -> None:
     outcomes = [outcome("F", True, 1.0), outcome("F", True), outcome("D", False, 1.0)]
     assert sweep(outcomes, 0.0) == (0.5, 0.0)
@@ -107,7 +130,8 @@ def test_a_file_is_evaluated_through_the_pipeline(simulated: Path, waist: Bundle
     assert 0.0 < figures["delay_s"]["p50"] < 2.0
     assert figures["bundle"] == "fall-waist"
     assert figures["engine"] == waist.interpreter.engine
-    assert figures["warnings"] == []
+    (warning,) = figures["warnings"]  # of the third one, which no living sensor recorded
+    assert warning.startswith("1 trial (D1): frozen")
     assert done == [(1, 3), (2, 3), (3, 3)]
 
 

@@ -67,6 +67,8 @@ def good(path: Path) -> dict[str, np.ndarray]:
         ("offset", np.array([0, 300, 280]), "offset runs backwards"),
         ("subject", np.array(["S1"]), "subject has shape"),
         ("t_ms", np.zeros(5, np.int32), "t_ms has shape"),
+        ("t_ms", np.r_[np.arange(100.0), math.nan, np.arange(179.0)], "t_ms of trial two is not"),
+        ("t_ms", np.r_[math.inf, np.arange(279.0)], "t_ms of trial one is not finite"),
         ("rate_hz", np.float32(0), "out of range"),
         ("rate_hz", np.float32(math.nan), "out of range"),
         ("format", np.array("trials/9"), "its format is 'trials/9'"),
@@ -119,6 +121,15 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not fit"):
         write_trials(tmp_path / "a.npz", [trial("one", 80, 1)], scale_g=1e-4)
+    for bad in (math.nan, math.inf):
+        broken = trial("two", 80, 1, stamped=True)
+        broken.acc_g[7, 2] = bad
+        with pytest.raises(InputError, match="acc_g of trial two is not finite"):
+            write_trials(tmp_path / "a.npz", [trial("one", 80, 1, stamped=True), broken])
+        late = trial("two", 80, 1, stamped=True)
+        late.times_s()[3] = bad
+        with pytest.raises(InputError, match="t_s of trial two is not finite"):
+            write_trials(tmp_path / "a.npz", [late])
     mixed = [trial("one", 80, 1), trial("two", 80, 1)._replace(rate_hz=25.0)]
     with pytest.raises(InputError, match="one placement, rate"):
         write_trials(tmp_path / "a.npz", mixed)

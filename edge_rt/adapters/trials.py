@@ -80,6 +80,8 @@ def read_trials(path: Path) -> Iterator[Trial]:
 
 
 def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name one {FORMAT} .npz in it")
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a {FORMAT} .npz")
     try:
@@ -117,6 +119,9 @@ def _check(
             raise ValueError(f"{name} has shape {arrays[name].shape}, needs ({len(offset) - 1},)")
     if "t_ms" in arrays and arrays["t_ms"].shape != (delta.shape[1],):
         raise ValueError(f"t_ms has shape {arrays['t_ms'].shape}, needs ({delta.shape[1]},)")
+    if "t_ms" in arrays and (bad := ~np.isfinite(arrays["t_ms"])).any():
+        at = int(np.searchsorted(offset, int(bad.argmax()), side="right")) - 1
+        raise ValueError(f"t_ms of trial {arrays['trial'][at]} is not finite")
     # int16 arithmetic wraps around by design of the format.
     acc = np.cumsum(delta, axis=1, dtype=np.int16).T * np.float32(scale)
     return np.ascontiguousarray(acc, np.float32), offset, rate_hz
@@ -125,10 +130,15 @@ def _check(
 def write_trials(path: Path, trials: Sequence[Trial], scale_g: float = 1 / 256) -> None:
     """Write trials of one placement and rate; values are rounded to `scale_g`.
 
-    Raises InputError for no trials, mixed placements, rates or stamping, or values that do not fit.
+    Raises InputError for no trials, mixed placements, rates or stamping, and for samples or stamps
+    that are not finite or do not fit.
     """
     if not trials or len({(t.placement, t.rate_hz, t.t_s is None) for t in trials}) != 1:
         raise InputError(f"{path}: give trials of one placement, rate and kind of stamps")
+    for trial in trials:
+        for what, values in (("acc_g", trial.acc_g), ("t_s", trial.times_s())):
+            if not np.isfinite(values).all():
+                raise InputError(f"{path}: {what} of trial {trial.trial} is not finite; mend it")
     counts = np.rint(np.concatenate([t.acc_g for t in trials]) / scale_g)
     if not (np.abs(counts) < 2**15).all():
         raise InputError(f"{path}: a value does not fit int16 at {scale_g} g; take a larger scale")

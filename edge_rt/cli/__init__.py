@@ -9,6 +9,7 @@ is one line on stderr, `edge-rt: <what and remedy>`, or with --json the same as
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -17,9 +18,12 @@ from collections.abc import Sequence
 import click
 
 from edge_rt import __version__
-from edge_rt.core.errors import EdgeRtError
+from edge_rt.core.errors import EdgeRtError, StorageError
 
 INTERRUPTED, BROKEN_PIPE = 128 + 2, 128 + 13  # as a shell reports SIGINT and SIGPIPE
+# What a file that stdout was sent to can run into (write(2)). What commands themselves write is
+# guarded where it is written.
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 # heading -> command -> (module:object below edge_rt.cli, one line of help). The help stands here
 # so that `edge-rt --help` imports none of the commands.
@@ -114,10 +118,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.exceptions.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes stdout once more at exit; give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            raise
+        _drop_output()
+        message = f"the output cannot be written ({error.strerror}); free or mend the disk"
+        return _fail(StorageError.__name__, message, StorageError.exit_code, as_json)
     return 0
+
+
+def _drop_output() -> None:
+    """The interpreter flushes stdout once more at exit; give it somewhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: click.ClickException) -> str:

@@ -35,7 +35,9 @@ def fall(
     """Stream whole trials of FILES (trials/1 .npz, or folders of them) through the pipeline.
 
     A fall counts as detected, and a daily activity as a false alarm, if a pre-alarm is raised in
-    the trial. Scoring a bundle on subjects it was trained on gives a warning.
+    the trial; unscored are trials too short or broken for one window to be judged. The delay is
+    from the peak of |acceleration| to the pre-alarm; early counts falls whose pre-alarm came more
+    than 0.5 s before it. Scoring a bundle on subjects it was trained on gives a warning.
     """
     from edge_rt.bundle import open_bundle
     from edge_rt.evaluation.fall import cross_validate_fall, evaluate_fall

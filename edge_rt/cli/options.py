@@ -10,6 +10,9 @@ import click
 FILE = click.Path(path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+as_json_lines = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON lines on stdout, one object a line."
+)
 run_dir = click.option(
     "--run-dir",
     type=FILE,

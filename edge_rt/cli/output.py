@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-Advance = Callable[[int, int], None]
+Advance = Callable[[int, int | None], None]
 
 MAX_ITEMS = 12  # of a list in one cell; --json has them all
 
@@ -52,14 +52,20 @@ def print_tree(values: Mapping[str, Any], indent: int = 0) -> None:
 
 @contextlib.contextmanager
 def progress(label: str) -> Iterator[Advance]:
-    """Yields `advance(done, total)`; draws a bar when stderr is a terminal, else does nothing."""
+    """Yields `advance(done, total)`; draws a bar when stderr is a terminal, else does nothing.
+
+    total: None while nobody knows.
+    """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    # While it draws, rich takes over what is printed, to put it above the bar: results that go to
+    # a file must stay out of its hands.
+    here = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=here) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

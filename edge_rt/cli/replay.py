@@ -15,7 +15,7 @@ from edge_rt.core.errors import InputError, ManifestError
 
 if TYPE_CHECKING:
     from edge_rt.core.match import Gallery
-    from edge_rt.core.types import Camera, Frame
+    from edge_rt.core.types import Camera, Frame, ImageArray
     from edge_rt.core.unlock import Look
     from edge_rt.faces.pipeline import FacePipeline, Observation
 
@@ -53,7 +53,7 @@ def replay() -> None:
 @click.option("--scores", is_flag=True, help="Print every score, not only what is announced.")
 @_paced
 @options.engine
-@options.as_json
+@options.as_json_lines
 def fall(
     file: Path,
     trial: str,
@@ -80,6 +80,9 @@ def fall(
     opened = open_bundle(bundle, engine)
     if not isinstance(opened.manifest, FallManifest):
         raise ManifestError(f"bundle {bundle} is not a fall model; name another")
+    placement = opened.manifest.decision.placement
+    if chosen.placement != placement:
+        output.warn(f"a trial from the {chosen.placement}; {bundle} was made for the {placement}")
     stamps = "even" if chosen.t_s is None else "arrival"
     detector = FallDetector(opened, rate_hz=chosen.rate_hz, stamps=stamps)  # type: ignore[arg-type]
     pipeline = FallPipeline(
@@ -88,16 +91,25 @@ def fall(
     times = chosen.times_s()
     size = max(1, round(BLOCK_S * chosen.rate_hz))
     begun, events = time.monotonic(), 0
-    for start in range(0, len(times), size):
-        part = slice(start, start + size)
-        if speed is not None:
-            time.sleep(max(0.0, begun + start / chosen.rate_hz / speed - time.monotonic()))
-        for kind, what, data in pipeline.push(SampleBlock(times[part], chosen.acc_g[part])):
-            events += 1
-            _event(start / chosen.rate_hz, f"{kind}.{what}", data, as_json)
-        if scores:
-            _score(pipeline.status(), as_json)
+    with output.progress("samples") as advance:
+        for start in range(0, len(times), size):
+            block = SampleBlock(times[start : start + size], chosen.acc_g[start : start + size])
+            if speed is not None:
+                time.sleep(max(0.0, begun + start / chosen.rate_hz / speed - time.monotonic()))
+            for kind, what, data in pipeline.push(block):
+                events += 1
+                # Told is when a block has come: at its end, and never before it was decided.
+                told_s = max(float(block.t_s[-1]), pipeline.now_s)
+                _event(told_s, f"{kind}.{what}", data, as_json)
+            if scores:
+                _score(pipeline.status(), as_json)
+            advance(start + len(block.t_s), len(times))
     status = pipeline.status()
+    if not status["hops"]:
+        raise InputError(
+            f"{file}: no window of trial {chosen.trial} was scored ({len(times)} samples at "
+            f"{chosen.rate_hz:g} Hz); it is too short, or has too many gaps"
+        )
     status |= {"trial": chosen.trial, "activity": chosen.activity, "is_fall": chosen.is_fall}
     status |= {"engine": opened.interpreter.engine, "announcements": events}
     _end(status, as_json)
@@ -110,7 +122,7 @@ def fall(
 @options.embed
 @_paced
 @options.engine
-@options.as_json
+@options.as_json_lines
 def face(
     video: Path,
     owner: Path | None,
@@ -126,56 +138,57 @@ def face(
     drives the unlock machine. Nothing is unlocked and nothing is kept.
     """
     from edge_rt.adapters.camera_replay import ReplayCamera
+    from edge_rt.adapters.imaging import read_image
     from edge_rt.bundle import open_bundle
     from edge_rt.core.manifest import EmbedManifest
+    from edge_rt.core.match import Gallery
     from edge_rt.core.unlock import Counters, UnlockMachine, UnlockRules
     from edge_rt.faces.pipeline import FacePipeline
 
+    camera = ReplayCamera(video, speed=speed or 1.0, paced=speed is not None)
+    # Before the models: engines talk when they load, and a wrong path is one line.
+    camera.open()
+    camera.close()
+    portrait = None if owner is None else read_image(owner)
     models = open_bundle(detect, engine), open_bundle(embed, engine)
     pipeline = FacePipeline(*models)
     assert isinstance(models[1].manifest, EmbedManifest)  # FacePipeline refuses anything else
     threshold = models[1].manifest.decision.threshold.value
-    gallery = _enrol(pipeline, owner)
+    gallery = Gallery([]) if portrait is None else _enrol(pipeline, portrait, str(owner))
     machine = UnlockMachine(UnlockRules(), Counters(), lambda _: None, boot_id="replay", now_s=0.0)
-    camera = ReplayCamera(video, speed=speed or 1.0, paced=speed is not None)
     verdicts: dict[str, int] = {}
     announced: dict[str, int] = {}
     last = ""
     camera.open()
     try:
-        begun_s = None
-        for stamp_s, image in _frames(camera):
-            begun_s = stamp_s if begun_s is None else begun_s
-            t_s = (stamp_s - begun_s) * (speed or 1.0)
-            look = _look(pipeline.process(image), gallery, threshold)
-            seen = look.verdict.value + (f" ({look.reason})" if look.reason else "")
-            verdicts[seen] = verdicts.get(seen, 0) + 1
-            if seen != last:
-                _event(t_s, seen, {}, as_json)
-            last = seen
-            for outcome in machine.step(look, t_s) if owner else ():
-                announced[outcome.what] = announced.get(outcome.what, 0) + 1
-                _event(t_s, f"face.{outcome.what}", outcome.data("not_checked"), as_json)
+        with output.progress("frames") as advance:
+            begun_s = None
+            for number, (stamp_s, image) in enumerate(_frames(camera), 1):
+                begun_s = stamp_s if begun_s is None else begun_s
+                t_s = (stamp_s - begun_s) * (speed or 1.0)
+                look = _look(pipeline.process(image), gallery, threshold)
+                seen = look.verdict.value + (f" ({look.reason})" if look.reason else "")
+                verdicts[seen] = verdicts.get(seen, 0) + 1
+                if seen != last:
+                    _event(t_s, seen, {}, as_json)
+                last = seen
+                for outcome in machine.step(look, t_s) if owner else ():
+                    announced[outcome.what] = announced.get(outcome.what, 0) + 1
+                    _event(t_s, f"face.{outcome.what}", outcome.data("not_checked"), as_json)
+                advance(number, None)
     finally:
         camera.close()
     summary = {"frames": sum(verdicts.values()), "seen": verdicts, "announced": announced}
     _end({**summary, "latency": pipeline.latency.summary()}, as_json)
 
 
-def _enrol(pipeline: FacePipeline, owner: Path | None) -> Gallery:
-    """A gallery of nobody, or of the person on one photograph. Raises InputError."""
-    from edge_rt.adapters.imaging import decode_image
+def _enrol(pipeline: FacePipeline, portrait: ImageArray, where: str) -> Gallery:
+    """A gallery of the one person on a photograph. Raises InputError."""
     from edge_rt.core.match import Gallery
 
-    if owner is None:
-        return Gallery([])
-    try:
-        content = owner.read_bytes()
-    except OSError as error:
-        raise InputError(f"{owner}: {error.strerror}; name a JPEG or PNG picture") from None
-    seen = pipeline.process(decode_image(content, str(owner)), enrolling=True)
+    seen = pipeline.process(portrait, enrolling=True)
     if seen.embedding is None:
-        raise InputError(f"{owner}: {seen.advice()}")
+        raise InputError(f"{where}: {seen.advice()}")
     return Gallery([("owner", seen.embedding[None])])
 
 

@@ -69,7 +69,7 @@ class LatencyRecorder:
             number = self.count(stage)
             if not number:
                 continue
-            row = {"count": float(number), "mean_ms": 1e3 * self._total[stage] / number}
+            row = {"count": number, "mean_ms": 1e3 * self._total[stage] / number}
             for percent in (50, 95, 99):
                 row[f"p{percent}_ms"] = 1e3 * (self.percentile(stage, percent) or 0.0)
             row["max_ms"] = 1e3 * self._longest[stage]

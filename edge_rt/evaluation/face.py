@@ -176,4 +176,5 @@ def evaluate_detector(
         "no_face_pictures": len(without),
         "threshold": detector.threshold,
         "engine": detect.interpreter.engine,
+        "bundles": {detect.manifest.name: detect.manifest.version},
     }

@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     alarms_s  pre-alarms, seconds on the trial's clock
     peak_s    largest |a| of the trial, same clock
     hours     length of the trial
-    highest   largest mean score
+    highest   largest mean score, -inf if no window was scored
     """
 
     trial: Trial
@@ -46,6 +46,11 @@ class Outcome(NamedTuple):
     peak_s: float
     hours: float
     highest: float
+
+    @property
+    def scored(self) -> bool:
+        """Whether any window was judged: silence about none is no answer."""
+        return self.highest > float("-inf")
 
 
 def evaluate_fall(
@@ -75,7 +80,7 @@ def evaluate_fall(
         **summary(outcomes),
         "threshold": rules.threshold,
         **_identity(bundle, manifest),
-        "warnings": _warnings(trials, manifest),
+        "warnings": [*_warnings(trials, manifest), *_empty(outcomes)],
     }
 
 
@@ -135,7 +140,7 @@ def cross_validate_fall(
         "threshold": rules.threshold,
         "folds": max(number) + 1,
         **_identity(bundle, manifest),
-        "warnings": warnings,
+        "warnings": [*warnings, *_empty(outcomes)],
     }
 
 
@@ -187,8 +192,12 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
     adls, trials, hours (of activities); false_alarms_per_hour; delay_s of detected falls from peak
     to pre-alarm; early: falls whose pre-alarm came over 0.5 s before the peak; per_activity,
     per_subject; missed and false_alarms name the trials.
+
+    unscored: trials without one judged window. Such a fall is missed; such an activity is in no
+    figure but `trials`, for it would count as a perfect one.
     """
-    done = list(outcomes)
+    every = list(outcomes)
+    done = [o for o in every if o.scored or o.trial.is_fall]
     falls = [o for o in done if o.trial.is_fall]
     adls = [o for o in done if not o.trial.is_fall]
     detected = [o for o in falls if o.alarms_s]
@@ -203,7 +212,8 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         "specificity_ci95": list(wilson(len(quiet), len(adls))),
         "falls": len(falls),
         "adls": len(adls),
-        "trials": len(done),
+        "trials": len(every),
+        "unscored": sum(not o.scored for o in every),
         "hours": hours,
         "false_alarms_per_hour": count / hours if hours else None,
         "delay_s": {"p50": percentile(delays, 0.50), "p95": percentile(delays, 0.95)},
@@ -258,6 +268,34 @@ def _warnings(trials: Sequence[Trial], manifest: FallManifest) -> list[str]:
             f"the {manifest.decision.placement}"
         )
     return warnings
+
+
+def _empty(outcomes: Sequence[Outcome]) -> list[str]:
+    """Trials that tell nothing of the bundle."""
+    unscored = [o.trial.trial for o in outcomes if not o.scored]
+    frozen = [o.trial.trial for o in outcomes if o.scored and _frozen(o.trial)]
+    warnings = []
+    if unscored:
+        warnings.append(
+            f"{_named(unscored)}: too short, or with too many gaps, for one window to be scored; "
+            "falls among them count as missed, activities not at all"
+        )
+    if frozen:
+        warnings.append(
+            f"{_named(frozen)}: frozen, at least two axes never change; a broken recording is no "
+            "quiet activity, leave it out"
+        )
+    return warnings
+
+
+def _frozen(trial: Trial) -> bool:
+    """Two axes and more repeat one value all along, as core.signal has it of a broken sensor."""
+    return int((np.ptp(trial.acc_g, axis=0) == 0.0).sum()) >= 2
+
+
+def _named(trials: Sequence[str]) -> str:
+    some = ", ".join(trials[:3]) + (" ..." if len(trials) > 3 else "")
+    return f"{len(trials)} trial{'s' if len(trials) > 1 else ''} ({some})"
 
 
 def _manifest(bundle: Bundle) -> FallManifest:

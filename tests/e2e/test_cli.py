@@ -54,6 +54,27 @@ def test_help_imports_no_command() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "words", [("--help",), ("doctor", "--help"), ("bench", "--nothing", "--json"), ("--version",)]
+)
+def test_output_that_cannot_be_written_is_one_line(words: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge_rt", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    if "--nothing" in words:  # nothing was printed: its own error stands
+        assert done.returncode == 2
+        return
+    assert done.returncode == 4
+    assert done.stderr.startswith("edge-rt: the output cannot be written (No space left on device)")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
