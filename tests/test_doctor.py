@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models as tiny
 
+from edge_rt.adapters.templates import KEY_NAME, STORE_NAME
 from edge_rt.adapters.tflite import choose_engine
+from edge_rt.bundle import open_bundle
 from edge_rt.cli import main
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.errors import ConfigError
-from edge_rt.runtime import doctor
-from edge_rt.runtime.doctor import Check, examine
+from edge_rt.core.manifest import EmbedManifest
+from edge_rt.runtime import doctor, doctor_faces
+from edge_rt.runtime.check import Check, failed_call
+from edge_rt.runtime.doctor import examine
+from edge_rt.runtime.face_templates import open_templates
 
 
 def state_of(checks: object) -> dict[str, str]:
@@ -44,6 +52,15 @@ def test_engine_missing_or_unknown() -> None:
     assert check.state == "failed" and "magic" in check.found
 
 
+def test_an_engine_that_cannot_run_here_is_not_offered() -> None:
+    pytest.importorskip("tflite_runtime")
+    pytest.importorskip("ai_edge_litert")
+    (old,) = doctor.check_engine("litert", "1.26.4")
+    (new,) = doctor.check_engine("litert", "2.1.0")
+    assert "also here: tflite-runtime" in old.found
+    assert new.state == "ok" and "tflite-runtime" not in new.found
+
+
 def test_models_are_really_run(tmp_path: Path) -> None:
     good = tiny.bundle(tmp_path / "good", tiny.scorer())
     bad = tiny.bundle(tmp_path / "bad", tiny.scorer(), golden=1.0)
@@ -63,6 +80,31 @@ def test_state_folder_modes_and_write_test(tmp_path: Path) -> None:
     folder.chmod(0o750)
     (check,) = doctor.check_state(folder)
     assert check.state == "failed" and check.remedy == f"chmod 700 {folder}"
+
+
+def test_a_disk_that_takes_no_more_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    code = (
+        "import resource, sys\nfrom pathlib import Path\n"
+        "from edge_rt.runtime import check, doctor\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
+        "try: list(doctor.check_state(Path(sys.argv[1])))\n"
+        "except OSError as error: print(check.failed_call('state', error).found)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == f"{folder}: File too large\n"
+    full = failed_call("state", OSError(28, "No space left on device", "/var/lib/edge-rt"))
+    assert full.found.startswith("/var/lib/edge-rt: ") and full.remedy.startswith("free some space")
+
+
+def test_a_daemons_problem_keeps_its_own_remedy() -> None:
+    problems = ["faces: /t.bin: mode 0644 lets others in; chmod 600 /t.bin", "falls: it smokes"]
+    told, untold = doctor.check_daemon({"problems": problems, "uptime_s": 3.0})
+    assert told.remedy == "chmod 600 /t.bin" and told.found.endswith("lets others in")
+    assert untold.found == "falls: it smokes" and "edge-rt status" in untold.remedy
 
 
 @pytest.mark.parametrize(
@@ -115,7 +157,7 @@ def test_a_board_that_tells_nothing_is_fine(tmp_path: Path) -> None:
 
 def test_template_key_modes(tmp_path: Path) -> None:
     def check(more: str) -> Check:
-        (found,) = doctor.check_template_key(config_for(tmp_path, more))
+        (found,) = doctor_faces.check_template_key(config_for(tmp_path, more))
         return found
 
     key = tmp_path / "key"
@@ -128,6 +170,88 @@ def test_template_key_modes(tmp_path: Path) -> None:
     assert check(on).state == "failed" and check(on).remedy == f"chmod 600 {key}"
     key.chmod(0o600)
     assert check(on).state == "ok"
+    key.write_bytes(b"too short")
+    assert check(on).state == "failed" and "32 bytes" in check(on).remedy
+    assert check("faces.enabled = true\nfaces.template_key = 'edge'").state == "warning"
+
+
+def _enrolled(tmp_path: Path, more: str = "") -> tuple[Config, Path]:
+    """A configuration whose store holds one person, and the store's path."""
+    config = config_for(tmp_path, f"faces.enabled = true\nfaces.camera.driver = 'demo'\n{more}")
+    folder = Path(config.runtime.state_dir)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    manifest = open_bundle(config.faces.embed).manifest
+    assert isinstance(manifest, EmbedManifest)
+    store = open_templates(folder, config.faces, manifest, {})
+    store.add("Ann", np.ones((1, manifest.output.size), np.float32), 0.0)
+    return config, folder / STORE_NAME
+
+
+def _lay_open(store: Path) -> None:
+    store.chmod(0o644)
+
+
+def _replace_key(store: Path) -> None:
+    (store.parent / KEY_NAME).write_bytes(os.urandom(32))
+
+
+def _lose_key(store: Path) -> None:
+    (store.parent / KEY_NAME).unlink()
+
+
+def _overwrite(store: Path) -> None:
+    store.write_bytes(b"an old format, or none")
+
+
+def _flip(store: Path) -> None:
+    content = bytearray(store.read_bytes())
+    content[-40] ^= 1
+    store.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "found", "remedy"),
+    [
+        (_lay_open, "mode 0644", "chmod 600 "),
+        (_replace_key, "sealed with another key", "give the key it was made with"),
+        (_lose_key, "gone, but templates.bin needs it", "restore a backup"),
+        (_overwrite, "no template store of this format", "restore a backup"),
+        (_flip, "checksum is wrong", "restore a backup"),
+    ],
+)
+def test_templates_that_do_not_open_say_why(
+    tmp_path: Path,
+    factory_bundle: Callable[[str], Path],
+    harm: Callable[[Path], None],
+    found: str,
+    remedy: str,
+) -> None:
+    factory_bundle("face-embed")
+    config, store = _enrolled(tmp_path)
+    (check,) = doctor_faces.check_templates(config, None)
+    assert check.state == "ok" and check.found.startswith("1 enrolled")
+    harm(store)
+    (check,) = doctor_faces.check_templates(config, None)
+    assert check.state == "failed" and found in check.found and check.remedy.startswith(remedy)
+    assert not list(doctor_faces.check_templates(config, {"faces": {}}))  # the daemon tells
+
+
+def test_looking_at_templates_makes_no_key(tmp_path: Path) -> None:
+    config = config_for(tmp_path, "faces.enabled = true")
+    (check,) = doctor_faces.check_templates(config, None)
+    assert check.state == "ok" and "nobody" in check.found
+    assert not (tmp_path / "state").exists()
+
+
+def test_templates_of_another_camera_are_to_be_enrolled_anew(
+    tmp_path: Path, factory_bundle: Callable[[str], Path]
+) -> None:
+    factory_bundle("face-embed")
+    _enrolled(tmp_path)
+    other = config_for(tmp_path, "faces.enabled = true\nfaces.camera.driver = 'opencv'")
+    (check,) = doctor_faces.check_templates(other, None)
+    assert check.state == "failed" and "camera demo" in check.found
+    assert check.remedy == "enrol anew"
 
 
 def test_a_replayed_accelerometer_is_really_read(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def doctor(ctx: click.Context, config_path: Path | None, as_json: bool) -> None:
 
     Without --config the defaults are checked. The exit code is 1 when a line says failed.
     """
-    from edge_rt.runtime.doctor import Check, examine
+    from edge_rt.runtime.check import Check
+    from edge_rt.runtime.doctor import examine
 
     checks: list[Check] = []
     for check in examine(_load(config_path)):

@@ -17,17 +17,19 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from edge_rt.adapters.probe import probe
 from edge_rt.adapters.tflite import ENGINES, choose_engine, installed_engines
 from edge_rt.bundle import factory_bundles, locate
 from edge_rt.core.config import Config
 from edge_rt.core.errors import DaemonError, EdgeRtError
+from edge_rt.runtime.check import Check, State, failed, failed_call
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.clock import clock_trusted
-
-State = Literal["ok", "warning", "failed"]
+from edge_rt.runtime.doctor_faces import check_template_key, check_templates
 
 MB = 1024 * 1024
 FIRST_YEAR = 2025  # edge_rt did not exist before: an earlier clock was never set
@@ -36,15 +38,6 @@ SLOW_SYNC_S = 0.5  # an alarm is announced after at most 0.2 s even when the dis
 LITTLE_MB = 130  # the budget of all our processes together
 HOT_C, LIMIT_C = 80.0, 85.0  # a Pi lowers its clock from 80 and harder from 85 degrees Celsius
 SENSOR_WAIT_S = 2.0
-
-
-class Check(NamedTuple):
-    """One line: `name  state  found`, and what to do unless it is ok."""
-
-    name: str
-    state: State
-    found: str
-    remedy: str = ""
 
 
 def examine(config: Config) -> Iterator[Check]:
@@ -61,6 +54,7 @@ def examine(config: Config) -> Iterator[Check]:
         ("state", lambda: check_state(Path(config.runtime.state_dir))),
         ("disk", lambda: check_disk(config)),
         ("template key", lambda: check_template_key(config)),
+        ("templates", lambda: check_templates(config, daemon)),
         ("clock", lambda: check_clock(datetime.now(UTC), clock_trusted())),
         ("memory", check_memory),
         ("temperature", check_temperature),
@@ -69,9 +63,9 @@ def examine(config: Config) -> Iterator[Check]:
         try:
             yield from check()
         except EdgeRtError as error:
-            yield Check(name, "failed", str(error), "mend what the message names")
+            yield failed(name, str(error), "mend what the message names")
         except OSError as error:
-            yield Check(name, "failed", f"{error.filename or ''}: {error.strerror}", "see above")
+            yield failed_call(name, error)
 
 
 # ---- software ----
@@ -86,14 +80,18 @@ def check_python() -> Iterator[Check]:
         yield Check("python", "warning", found, "use Python 3.11, 3.12 or 3.13")
 
 
-def check_engine(name: str) -> Iterator[Check]:
+def check_engine(name: str, numpy_version: str = np.__version__) -> Iterator[Check]:
     """The chosen engine can be used with this numpy."""
     try:
-        chosen = choose_engine(name)
+        chosen = choose_engine(name, numpy_version)
     except EdgeRtError as error:
-        yield Check("engine", "failed", str(error), "install or choose another engine")
+        yield failed("engine", str(error), "install or choose another engine")
         return
-    others = [f"{e} {_version(e)}" for e in installed_engines() if e != chosen]
+    others = [
+        f"{e} {_version(e)}"
+        for e in installed_engines()
+        if e != chosen and _usable(e, numpy_version)
+    ]
     found = f"{chosen} {_version(chosen)}" + (
         f" (also here: {', '.join(others)})" if others else ""
     )
@@ -102,6 +100,13 @@ def check_engine(name: str) -> Iterator[Check]:
         yield Check("engine", "warning", found, remedy)
     else:
         yield Check("engine", "ok", found)
+
+
+def _usable(engine: str, numpy_version: str) -> bool:
+    try:
+        return choose_engine(engine, numpy_version) == engine
+    except EdgeRtError:
+        return False
 
 
 def _version(engine: str) -> str:
@@ -123,7 +128,7 @@ def check_models(config: Config) -> Iterator[Check]:
         try:
             folders.setdefault(name, locate(name))
         except EdgeRtError as error:
-            yield Check(f"model {name}", "failed", str(error), "correct the configuration")
+            yield failed(f"model {name}", str(error), "correct the configuration")
     for name, folder in folders.items():
         yield _model(name, folder, config.runtime.engine)
 
@@ -132,7 +137,7 @@ def _model(name: str, folder: Path, engine: str) -> Check:
     try:
         report = probe(folder, engine)
     except EdgeRtError as error:
-        return Check(f"model {name}", "failed", str(error), "reinstall or replace this bundle")
+        return failed(f"model {name}", str(error), "reinstall or replace this bundle")
     assert report.golden is not None and report.latency is not None  # the child ran the model
     took = f"p95 {report.latency.p95_ms:.3g} of {report.latency.budget_ms:g} ms"
     return Check(f"model {name}", "ok", f"{report.golden.cases} golden vectors agree, {took}")
@@ -156,7 +161,7 @@ def check_daemon(status: dict[str, Any] | None) -> Iterator[Check]:
         yield Check("daemon", "ok", "not running")
         return
     for problem in status["problems"]:
-        yield Check("daemon", "failed", problem, "see edge-rt status and the service's log")
+        yield failed("daemon", problem, "see edge-rt status and the service's log")
     if not status["problems"]:
         yield Check("daemon", "ok", f"running for {status['uptime_s']:.0f} s, no problems")
 
@@ -274,13 +279,16 @@ def check_state(folder: Path) -> Iterator[Check]:
 
 
 def _write_test(folder: Path) -> float:
-    """Seconds that one write and fsync take. Raises OSError."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
-        start = time.perf_counter()
-        file.write(b"\0" * 4096)
-        file.flush()
-        os.fsync(file.fileno())
-        return time.perf_counter() - start
+    """Seconds that one write and fsync take. Raises OSError that names the folder."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".doctor-") as file:
+            start = time.perf_counter()
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+            return time.perf_counter() - start
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 def check_disk(config: Config) -> Iterator[Check]:
@@ -293,30 +301,6 @@ def check_disk(config: Config) -> Iterator[Check]:
     remedy = f"free {need_mb} MB, or lower runtime.event_log_max_mb"
     state: State = "ok" if free_mb >= need_mb else "warning" if free_mb >= FULL_MB else "failed"
     yield Check("disk", state, found, "" if state == "ok" else remedy)
-
-
-def check_template_key(config: Config) -> Iterator[Check]:
-    """The key of the face templates is where the configuration says, for nobody else to read."""
-    key, name = config.faces.template_key, "template key"
-    if not config.faces.enabled:
-        yield Check(name, "ok", "face unlock is off")
-        return
-    if not key:
-        found = "made at first use and kept beside the templates"
-        remedy = "for a key of its own use a systemd credential: faces.template_key"
-        yield Check(name, "warning", found, remedy)
-        return
-    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    path = Path(key) if "/" in key else Path(folder, key)
-    if "/" not in key and not folder:
-        found = f"credential {key!r}: only the systemd service is given credentials"
-        yield Check(name, "warning", found, "run doctor inside the service, or name a file")
-    elif not path.is_file():
-        yield Check(name, "failed", f"{path} is missing", "create it, or correct the config")
-    elif (mode := path.stat().st_mode & 0o777) & 0o077:
-        yield Check(name, "failed", f"{path} has mode {mode:04o}", f"chmod 600 {path}")
-    else:
-        yield Check(name, "ok", f"{path} has mode {mode:04o}")
 
 
 # ---- board ----

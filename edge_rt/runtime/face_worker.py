@@ -22,10 +22,9 @@ import msgspec
 import numpy as np
 
 from edge_rt.adapters.imaging import decode_image
-from edge_rt.adapters.statefile import AtomicFile
-from edge_rt.adapters.templates import STORE_NAME, Person, TemplateStore, load_key
+from edge_rt.adapters.templates import Person
 from edge_rt.bundle import open_bundle
-from edge_rt.core.config import Config, DemoCamera, OpenCVCamera
+from edge_rt.core.config import Config
 from edge_rt.core.errors import CameraError, EdgeRtError, InputError
 from edge_rt.core.manifest import EmbedManifest, distance_within
 from edge_rt.core.match import Gallery
@@ -43,6 +42,7 @@ from edge_rt.runtime.face_messages import (
     Seen,
     ToWorker,
 )
+from edge_rt.runtime.face_templates import open_templates
 from edge_rt.runtime.link import Link, parent_connection
 from edge_rt.runtime.sources import make_camera
 
@@ -87,13 +87,7 @@ class Worker:
         self._threshold = distance_within(embed.manifest, faces.distance)
         # Enrolled together, pictures that no setting would take for one person are of two.
         self._apart = embed.manifest.decision.threshold.max
-        self._store = TemplateStore(
-            AtomicFile(folder / STORE_NAME),
-            load_key(faces.template_key, folder, os.environ),
-            embedding_space=embed.manifest.embedding_space,
-            camera=_camera_id(faces.camera),
-            size=embed.manifest.output.size,
-        )
+        self._store = open_templates(folder, faces, embed.manifest, os.environ)
         self._know(self._store.persons())
         self._camera: Camera | None = None
         self._camera_state, self._lost_reason = "off", ""
@@ -314,13 +308,6 @@ class Worker:
         finally:
             if not self._armed:
                 self._close_camera()
-
-
-def _camera_id(camera: Any) -> str:
-    """What templates are bound to: the device, not how it is set."""
-    if isinstance(camera, OpenCVCamera):
-        return f"opencv:{camera.device}"
-    return "demo" if isinstance(camera, DemoCamera) else "replay"
 
 
 if __name__ == "__main__":
