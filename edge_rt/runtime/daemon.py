@@ -34,8 +34,10 @@ from edge_rt.runtime.commands import Commands
 from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_service import FallService
+from edge_rt.runtime.letters import Letter
 from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME, TWIN_NAME, UNLOCK_NAME
 from edge_rt.runtime.recorder import Recorder
+from edge_rt.runtime.reporting import Parts, make_home_assistant, telemetry
 from edge_rt.runtime.restoring import finish_restore
 from edge_rt.runtime.saver import LatestSaver
 from edge_rt.runtime.sources import make_accelerometer
@@ -43,6 +45,7 @@ from edge_rt.runtime.stamps import Stamps, read_boot_id
 from edge_rt.runtime.teller import Notice
 
 if TYPE_CHECKING:
+    from edge_rt.runtime.home_assistant_service import HomeAssistantService
     from edge_rt.runtime.twin_service import TwinService
     from edge_rt.runtime.uplink_service import UplinkService
 
@@ -89,6 +92,7 @@ class Daemon:
         self._recorder: Recorder | None = None
         self._uplink: UplinkService | None = None
         self._twin: TwinService | None = None
+        self._home: HomeAssistantService | None = None
         self._fall_manifest: FallManifest | None = None
         self._falls: FallService | None = None
         self._faces: FaceService | None = None
@@ -126,6 +130,10 @@ class Daemon:
                 service.start()
         if config.mqtt.enabled:
             self._start_uplink(state.path, recorder, stamps.boot_id)
+        parts = Parts(self._falls, self._faces, self._uplink, self._home)
+        self._stack.enter_context(
+            telemetry(state.path, recorder, stamps, parts, config.mqtt.telemetry_s)
+        )
         table = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
         ).table()
@@ -221,15 +229,18 @@ class Daemon:
 
     def _start_uplink(self, folder: Path, recorder: Recorder, boot_id: str) -> None:
         from edge_rt.core.uplink_wire import Topics
-        from edge_rt.runtime.letters import Letter
         from edge_rt.runtime.uplink_service import UplinkService
 
-        twin, device = self._twin, self.config.device
+        twin = self._twin
         assert twin is not None
+        topics = Topics(self.config.device.fleet, self.config.device.name)
         siren = make_siren(self.config.outputs.siren)
+        self._home = home = make_home_assistant(
+            topics, twin.config.mqtt, folder, self._falls, self._faces
+        )
         self._uplink = UplinkService(
             twin.config.mqtt,
-            Topics(device.fleet, device.name),
+            topics,
             recorder,
             folder / EVENTS_NAME,
             lambda incident: siren.sound("alarm"),
@@ -237,8 +248,10 @@ class Daemon:
             handlers={
                 "twin/desired": lambda _, body: Letter("twin/reported", twin.desire(body), True)
             },
-            greetings=lambda: [Letter("twin/reported", twin.report(), True)],
+            greetings=lambda: [*home.greet(), Letter("twin/reported", twin.report(), True)],
         )
+        home.send = self._uplink.post
+        recorder.listen(home.notice)
         self._stack.callback(self._uplink.stop)
         self._uplink.start()
 
@@ -260,6 +273,7 @@ class Daemon:
             lambda: uuid.uuid4().hex,
             range_g=source.range_g,
             simulated=isinstance(config.source, SimulatedAccelerometer),
+            scale=manifest.output.scale,
         )
         siren = make_siren(self.config.outputs.siren)
         saver = self._restore(pipeline, folder, siren)
