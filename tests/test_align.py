@@ -20,15 +20,11 @@ POINTS = np.array([[45.0, 46.0], [103.0, 46.0], [75.0, 78.0], [75.0, 107.0]])
     st.floats(-500.0, 500.0),
     st.floats(-500.0, 500.0),
 )
-def test_recovers_any_similarity_exactly(
-    angle: float, scale: float, x: float, y: float
-) -> None:
+def test_recovers_any_similarity_exactly(angle: float, scale: float, x: float, y: float) -> None:
     a, b = scale * math.cos(angle), scale * math.sin(angle)
     expected = np.array([[a, -b, x], [b, a, y]])
     moved = POINTS @ expected[:, :2].T + expected[:, 2]
-    np.testing.assert_allclose(
-        fit_similarity(POINTS, moved), expected, atol=1e-8 * (1 + scale)
-    )
+    np.testing.assert_allclose(fit_similarity(POINTS, moved), expected, atol=1e-8 * (1 + scale))
 
 
 def test_no_similarity_fits_better() -> None:

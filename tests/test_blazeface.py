@@ -8,9 +8,7 @@ import pytest
 from edge_rt.core.blazeface import decode, make_anchors, overlap
 
 
-def regressor(
-    x: float, y: float, w: float, h: float, points: list[float]
-) -> list[float]:
+def regressor(x: float, y: float, w: float, h: float, points: list[float]) -> list[float]:
     return [x, y, w, h, *points]
 
 
@@ -18,9 +16,7 @@ def test_anchors_of_the_published_network() -> None:
     anchors = make_anchors(128, (8, 16, 16, 16))
     assert anchors.shape == (896, 2)
     assert anchors[:3].tolist() == [[4, 4], [4, 4], [12, 4]]  # two a cell, x runs first
-    assert anchors[512:519].tolist() == [[8, 8]] * 6 + [
-        [24, 8]
-    ]  # six where three layers share
+    assert anchors[512:519].tolist() == [[8, 8]] * 6 + [[24, 8]]  # six where three layers share
     assert anchors[-1].tolist() == [120, 120]
 
 
@@ -58,12 +54,7 @@ def test_overlapping_candidates_are_averaged_by_score_and_others_kept() -> None:
 
 def test_an_empty_box_ends_the_suppression() -> None:
     rows = np.zeros((3, 6), np.float32)
-    assert (
-        len(
-            decode(np.float32([0.9, 0.8, 0.7]), rows, np.zeros((3, 2), np.float32), 0.3)
-        )
-        == 3
-    )
+    assert len(decode(np.float32([0.9, 0.8, 0.7]), rows, np.zeros((3, 2), np.float32), 0.3)) == 3
 
 
 def test_overlap_of_halves() -> None:

@@ -55,9 +55,7 @@ def test_nothing_is_due_within_a_short_wait() -> None:
 
 def test_a_late_reader_gets_the_newest_frame_and_the_rest_are_counted() -> None:
     clock = Clock()
-    camera = ReplayCamera(
-        pictures(6), rate_hz=10, speed=2.0, clock=clock, sleep=clock.sleep
-    )
+    camera = ReplayCamera(pictures(6), rate_hz=10, speed=2.0, clock=clock, sleep=clock.sleep)
     camera.open()
     clock.now_s += 0.21  # frames 0 to 4 are due at double speed
     assert level(camera.read(0.0)) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -16,7 +17,14 @@ import pytest
 
 from edge_rt.core.errors import DaemonError, EdgeRtError, InputError
 from edge_rt.runtime.client import Client
-from edge_rt.runtime.control import MAX_CONNECTIONS, Command, ControlServer, Peer, is_allowed
+from edge_rt.runtime.control import (
+    MAX_CONNECTIONS,
+    MAX_STREAMS,
+    Command,
+    ControlServer,
+    Peer,
+    is_allowed,
+)
 from edge_rt.runtime.protocol import socket_path
 
 
@@ -105,13 +113,62 @@ def test_nonsense_gets_an_answer(run_dir: Path) -> None:
         assert b"malformed request" in raw.recv(4096)
 
 
-def test_too_many_peers_are_refused_and_the_rest_served(run_dir: Path) -> None:
+def test_idle_peers_keep_nobody_out(run_dir: Path) -> None:
     crowd = [Client(run_dir) for _ in range(MAX_CONNECTIONS)]
-    assert crowd[-1].call("double", n=1) == {"n": 2}
-    with Client(run_dir) as one_more, pytest.raises(DaemonError, match="closed|hung up"):
-        one_more.call("double", n=1)
+    for client in crowd:
+        assert client.call("double", n=1) == {"n": 2}
+    for n in range(3):
+        with Client(run_dir) as one_more:
+            assert one_more.call("double", n=n) == {"n": 2 * n}
     for client in crowd:
         client.close()
+
+
+def test_streams_leave_room_for_commands(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def endless(args: Number) -> Iterator[dict[str, Any]]:
+        yield {"n": 1}
+        over.wait(60.0)
+
+    table = {"endless": Command(Number, endless), "double": Command(Number, double)}
+    server = ControlServer(tmp_path, table)
+    server.start()
+    followers = [Client(tmp_path) for _ in range(MAX_STREAMS)]
+    for follower in followers:
+        assert next(follower.stream("endless", n=1)) == {"n": 1}
+    with Client(tmp_path) as client:
+        with pytest.raises(EdgeRtError, match="streams are being read"):
+            list(client.stream("endless", n=1))
+        assert client.call("double", n=1) == {"n": 2}
+    over.set()
+    server.close()
+
+
+def test_a_request_without_an_end_costs_little_memory(run_dir: Path) -> None:
+    greedy = []
+    for _ in range(3):
+        raw = socket.socket(socket.AF_UNIX)
+        raw.settimeout(0.3)
+        raw.connect(str(socket_path(run_dir)))
+        with contextlib.suppress(TimeoutError):  # nobody reads on: that is what we want to see
+            for _ in range(10):
+                raw.sendall(b"x" * 1_000_000)
+        greedy.append(raw)
+    with Client(run_dir) as client:
+        assert client.call("double", n=1) == {"n": 2}
+    for raw in greedy[1:]:
+        raw.settimeout(30.0)
+        assert b"another large request" in raw.recv(4096)
+    for raw in greedy:
+        raw.close()
+
+
+def test_a_large_request_is_answered(run_dir: Path) -> None:
+    with Client(run_dir) as client, pytest.raises(EdgeRtError, match="unknown field"):
+        client.call("double", n=1, padding="x" * 5_000_000)
+    with Client(run_dir) as client, pytest.raises(EdgeRtError, match="cut off, or over|hung up"):
+        client.call("double", n=1, padding="x" * 12_000_000)
 
 
 def test_no_daemon_names_socket_and_remedy(tmp_path: Path) -> None:

@@ -71,18 +71,12 @@ def test_absent_and_binary_pair_lists(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bundles(
-    factory_bundle: Callable[[str], Path], engine: str
-) -> tuple[Bundle, Bundle]:
-    detect, embed = (
-        open_bundle(factory_bundle(f"face-{n}"), engine) for n in ("detect", "embed")
-    )
+def bundles(factory_bundle: Callable[[str], Path], engine: str) -> tuple[Bundle, Bundle]:
+    detect, embed = (open_bundle(factory_bundle(f"face-{n}"), engine) for n in ("detect", "embed"))
     return detect, embed
 
 
-def test_demo_photographs_as_pairs(
-    tmp_path: Path, bundles: tuple[Bundle, Bundle]
-) -> None:
+def test_demo_photographs_as_pairs(tmp_path: Path, bundles: tuple[Bundle, Bundle]) -> None:
     for photo in MEDIA.glob("*.jpg"):
         (tmp_path / photo.name).write_bytes(photo.read_bytes())
     rows = ["owner_1.jpg,owner_2.jpg,1", "owner_1.jpg,owner_3.jpg,1"]
@@ -116,9 +110,7 @@ def test_detector_counts(tmp_path: Path, bundles: tuple[Bundle, Bundle]) -> None
     assert (result["face_pictures"], result["no_face_pictures"]) == (5, 1)
 
 
-def test_a_seeded_share_of_lfw(
-    shared: Path, factory_bundle: Callable[[str], Path]
-) -> None:
+def test_a_seeded_share_of_lfw(shared: Path, factory_bundle: Callable[[str], Path]) -> None:
     listed = read_pairs(shared / "data" / "faces" / "pairs_lfw.csv")
     chosen = random.Random(20).sample(listed, 300)
     bundles = [open_bundle(factory_bundle(f"face-{n}")) for n in ("detect", "embed")]
@@ -130,15 +122,11 @@ def test_a_seeded_share_of_lfw(
 
 
 @pytest.mark.release
-def test_all_of_lfw_and_the_detector(
-    shared: Path, bundles: tuple[Bundle, Bundle]
-) -> None:
+def test_all_of_lfw_and_the_detector(shared: Path, bundles: tuple[Bundle, Bundle]) -> None:
     folder = shared / "data" / "faces"
     result = evaluate_face(folder / "pairs_lfw.csv", *bundles)
     assert result["best_accuracy"] >= 0.985
     assert result["far"] <= 0.003
-    detector = evaluate_detector(
-        folder / "lfw_gray", folder / "detector" / "none", bundles[0]
-    )
+    detector = evaluate_detector(folder / "lfw_gray", folder / "detector" / "none", bundles[0])
     assert detector["recall"] >= 0.99
     assert detector["false_positives"] <= 2

@@ -95,9 +95,7 @@ def test_the_middle_wins_over_a_face_of_like_size_at_the_side(
     assert prominence(face, 400, 400) > prominence(aside, 400, 400)
 
 
-def test_pictures_of_objects_and_a_sample_of_lfw(
-    detector: FaceDetector, shared: Path
-) -> None:
+def test_pictures_of_objects_and_a_sample_of_lfw(detector: FaceDetector, shared: Path) -> None:
     folder = shared / "data" / "faces"
     objects = find_images(folder / "detector" / "none")
     assert sum(len(detector.find(read_image(p))) for p in objects) <= 2

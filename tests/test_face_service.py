@@ -35,7 +35,12 @@ class Watched:
             self.announce,
             self,
             time.monotonic,
-            **{"hang_s": 1.0, "memory_mb": 400.0, "module": "rogues.face_worker", **limits},
+            **{
+                "hang_s": 1.0,
+                "memory_mb": 400.0,
+                "module": "rogues.face_worker",
+                **limits,
+            },
         )
 
     name = "log"
@@ -109,14 +114,20 @@ def test_a_worker_that_fails_is_replaced_and_the_reason_said(
     assert not Path(f"/proc/{first}").exists()
 
 
-def test_a_match_unlocks_once_and_is_counted_on_disk_first(watch: Callable[..., Watched]) -> None:
+def test_a_match_unlocks_once_and_is_counted_on_disk_first(
+    watch: Callable[..., Watched],
+) -> None:
     watched = watch("owner")
     watched.wait(lambda: watched.pulses)
     assert watched.told == [
         (
             "face",
             "unlocked",
-            {"outcome": "unlocked", "person": "p-0123456789abcdef", "liveness": "not_checked"},
+            {
+                "outcome": "unlocked",
+                "person": "p-0123456789abcdef",
+                "liveness": "not_checked",
+            },
         )
     ]
     assert [counters.attempting for counters in watched.saved] == [True, False]
@@ -157,7 +168,9 @@ def test_disarmed_nothing_is_decided(watch: Callable[..., Watched]) -> None:
     assert len(watched.told) == count
 
 
-def test_commands_and_their_errors_cross_the_border(watch: Callable[..., Watched]) -> None:
+def test_commands_and_their_errors_cross_the_border(
+    watch: Callable[..., Watched],
+) -> None:
     watched = watch("owner", armed=False)
     watched.wait(lambda: watched.service.status()["worker"] == "running")
     assert watched.service.ask("list", {}, PATIENCE_S) == {"persons": []}
@@ -168,7 +181,9 @@ def test_commands_and_their_errors_cross_the_border(watch: Callable[..., Watched
     assert watched.told == [("face", "removed", person)]
 
 
-def test_a_command_to_no_worker_is_refused_at_once(watch: Callable[..., Watched]) -> None:
+def test_a_command_to_no_worker_is_refused_at_once(
+    watch: Callable[..., Watched],
+) -> None:
     watched = watch("mute")
     watched.wait(lambda: watched.service.status()["pid"])
     with pytest.raises(DaemonError, match="not ready"):
@@ -189,5 +204,11 @@ def test_a_real_lock_needs_liveness() -> None:
     machine = UnlockMachine(UnlockRules(), Counters(), print, boot_id="b", now_s=0.0)
     with pytest.raises(ConfigError, match="liveness"):
         FaceService(
-            [], machine, lambda *_: None, Strike(), time.monotonic, hang_s=1.0, memory_mb=100.0
+            [],
+            machine,
+            lambda *_: None,
+            Strike(),
+            time.monotonic,
+            hang_s=1.0,
+            memory_mb=100.0,
         )

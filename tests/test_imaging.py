@@ -61,9 +61,7 @@ def test_outside_the_picture_its_border_goes_on() -> None:
     out = np.empty((80, 80, 3), np.uint8)
     warp(image, np.array([[1.0, 0, 15], [0, 1.0, 15]]), out)
     assert (out == 200).all()
-    warp(
-        image, np.array([[0.3, 0, 900], [0, 0.3, 900]]), out
-    )  # nothing of it is in view
+    warp(image, np.array([[0.3, 0, 900], [0, 0.3, 900]]), out)  # nothing of it is in view
     assert (out == 200).all()
 
 

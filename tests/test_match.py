@@ -24,18 +24,14 @@ def test_nobody_enrolled_matches_nobody() -> None:
 
 
 def test_an_embedding_of_nan_is_infinitely_far() -> None:
-    match = Gallery([("anna", np.zeros((1, 2), np.float32))]).best(
-        np.float32([np.nan, 0])
-    )
+    match = Gallery([("anna", np.zeros((1, 2), np.float32))]).best(np.float32([np.nan, 0]))
     assert match is not None
     assert match.distance == np.inf
 
 
 def test_sizes_must_agree() -> None:
     with pytest.raises(ValueError, match="different sizes"):
-        Gallery(
-            [("a", np.zeros((1, 2), np.float32)), ("b", np.zeros((1, 3), np.float32))]
-        )
+        Gallery([("a", np.zeros((1, 2), np.float32)), ("b", np.zeros((1, 3), np.float32))])
     with pytest.raises(ValueError, match="shape"):
         Gallery([("a", np.zeros((1, 2), np.float32))]).best(np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="finite"):

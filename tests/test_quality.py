@@ -32,12 +32,8 @@ BAD = {
     Reason.EDGE_OF_FRAME: GOOD._replace(inside=RULES.min_inside - 0.05),
     Reason.TWO_FACES: GOOD._replace(others=(20.0, 100.0)),
     Reason.TOO_DARK: GOOD._replace(light=Light(RULES.min_level - 1, 45.0, 0.0, 0.0)),
-    Reason.TOO_BRIGHT: GOOD._replace(
-        light=Light(150.0, 45.0, 0.0, RULES.max_clipped + 0.05)
-    ),
-    Reason.LOW_CONTRAST: GOOD._replace(
-        light=Light(110.0, RULES.min_contrast - 1, 0.0, 0.0)
-    ),
+    Reason.TOO_BRIGHT: GOOD._replace(light=Light(150.0, 45.0, 0.0, RULES.max_clipped + 0.05)),
+    Reason.LOW_CONTRAST: GOOD._replace(light=Light(110.0, RULES.min_contrast - 1, 0.0, 0.0)),
     Reason.BLURRED: GOOD._replace(sharpness=RULES.min_sharpness - 1),
     Reason.TURNED: GOOD._replace(pose=Pose(-RULES.max_turn - 0.05, 0.0, 0.55)),
     Reason.TILTED: GOOD._replace(pose=Pose(0.0, RULES.max_tilt_deg + 1, 0.55)),

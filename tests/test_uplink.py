@@ -136,6 +136,16 @@ def test_a_missing_event_is_an_exception_and_goes_again_after_the_time_out() -> 
     assert log.uplink.receipt(Lane.EVENT, LaneReceipt(3), 12.0) == Mark(Lane.EVENT, 3, ())
 
 
+def test_what_is_receipted_while_it_waits_to_go_again_does_not_go() -> None:
+    log = online(*[Lane.EVENT] * 3)
+    log.run(0.0)
+    log.uplink.connected(0, 0, 1.0)
+    log.fill(1.0)
+    assert log.uplink.receipt(Lane.EVENT, LaneReceipt(2), 1.0) == Mark(Lane.EVENT, 2, ())
+    assert log.run(1.0) == [3]
+    assert log.uplink.receipt(Lane.EVENT, LaneReceipt(3), 1.0) == Mark(Lane.EVENT, 3, ())
+
+
 def test_later_arrivals_do_not_put_off_a_lost_event() -> None:
     log = online(Lane.EVENT)
     log.run(0.0)
@@ -176,6 +186,7 @@ def test_what_the_log_trimmed_is_waited_for_no_longer() -> None:
     log.receipted = set(range(1, 11))  # trimmed: gone from the log all the same
     log.uplink.tick(10.0)
     assert log.run(10.0) == [11, 12, 13]
+    assert log.uplink.unreceipted(Lane.EVENT) == 3
 
 
 def test_a_refused_lane_pauses_then_goes_again_and_others_go_on() -> None:
@@ -232,7 +243,7 @@ def test_also_receipts_single_events_past_the_mark() -> None:
 lanes = st.sampled_from(list(Lane))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(lanes, max_size=40), st.integers(0, 2**32))
 def test_through_any_losses_everything_is_receipted_in_the_end(
     kinds: list[Lane], seed: int

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -51,6 +51,20 @@ class Remote:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+@pytest.fixture
+def remote_at(tmp_path: Path) -> Iterator[Callable[[Broker], Remote]]:
+    """`remote_at(broker)`: a receiver there, ended after the test."""
+    made: list[Remote] = []
+
+    def make(broker: Broker) -> Remote:
+        made.append(Remote(broker, tmp_path / "remote"))
+        return made[-1]
+
+    yield make
+    for remote in made:
+        remote.close()
 
 
 def drain(device: Device) -> float:
@@ -96,10 +110,14 @@ def bare(broker: Broker, body: bytes) -> float:
 
 
 def test_a_backlog_drains_at_half_the_speed_of_bare_publishing(
-    make_broker: Callable[..., Broker], pki: Pki, tmp_path: Path, figure: Callable[..., None]
+    make_broker: Callable[..., Broker],
+    remote_at: Callable[[Broker], Remote],
+    pki: Pki,
+    tmp_path: Path,
+    figure: Callable[..., None],
 ) -> None:
     broker = make_broker(pki, more="log_type subscribe")
-    remote = Remote(broker, tmp_path / "remote")
+    remote_at(broker)
     ours, theirs = [], []
     for number in range(ROUNDS):
         device = Device(tmp_path / f"device{number}", config_for(broker))
@@ -108,7 +126,6 @@ def test_a_backlog_drains_at_half_the_speed_of_bare_publishing(
         ours.append(drain(device))
         device.close()
         theirs.append(bare(broker, b"x" * 400))
-    remote.close()
     figure("bare paho, QoS 1, window 20, TLS loopback", statistics.median(theirs), unit="msg/s")
     figure("drain, receipted and marked", statistics.median(ours), unit="events/s")
     ratio = statistics.median(ours) / statistics.median(theirs)
@@ -116,10 +133,14 @@ def test_a_backlog_drains_at_half_the_speed_of_bare_publishing(
 
 
 def test_an_alarm_is_out_within_ten_milliseconds_while_a_backlog_drains(
-    make_broker: Callable[..., Broker], pki: Pki, tmp_path: Path, figure: Callable[..., None]
+    make_broker: Callable[..., Broker],
+    remote_at: Callable[[Broker], Remote],
+    pki: Pki,
+    tmp_path: Path,
+    figure: Callable[..., None],
 ) -> None:
     broker = make_broker(pki, more="log_type subscribe")
-    remote = Remote(broker, tmp_path / "remote")
+    remote_at(broker)
     device = Device(tmp_path / "device", config_for(broker))
     for _ in range(60):
         device.backlog(500)
@@ -138,7 +159,6 @@ def test_an_alarm_is_out_within_ten_milliseconds_while_a_backlog_drains(
     measured = device.uplink.status()["alarm_to_puback"]
     uplink = device.uplink.status()["commit_to_puback"]
     device.close()
-    remote.close()
     figure("alarm: decision to commit during a drain, p99", sorted(commits)[-4], unit="ms")
     figure("alarm: commit to PUBACK during a drain, p99", uplink["p99_ms"], unit="ms")
     figure("alarm: decision to PUBACK during a drain, p50", measured["p50_ms"], unit="ms")

@@ -52,23 +52,15 @@ class OpenCVCamera:
         """Raises CameraError when the device is absent, busy or no camera, naming the remedy."""
         self.close()
         chosen = self._settings
-        path = (
-            f"/dev/video{chosen.device}" if chosen.device.isdigit() else chosen.device
-        )
+        path = f"/dev/video{chosen.device}" if chosen.device.isdigit() else chosen.device
         if not os.path.exists(path):
-            raise CameraError(
-                f"{path}: no such camera; plug it in or set faces.camera.device"
-            )
+            raise CameraError(f"{path}: no such camera; plug it in or set faces.camera.device")
         if not os.access(path, os.R_OK | os.W_OK):
-            raise CameraError(
-                f"{path}: may not be opened; add the user to the group video"
-            )
+            raise CameraError(f"{path}: may not be opened; add the user to the group video")
         video = cv2.VideoCapture(path, cv2.CAP_V4L2)
         if not video.isOpened():
             video.release()
-            raise CameraError(
-                f"{path}: does not open; it is no camera, or something else uses it"
-            )
+            raise CameraError(f"{path}: does not open; it is no camera, or something else uses it")
         if len(chosen.format) == 4:
             video.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*chosen.format))
         video.set(cv2.CAP_PROP_FRAME_WIDTH, chosen.width)
@@ -88,9 +80,7 @@ class OpenCVCamera:
     def read(self, timeout_s: float) -> Frame | None:
         """The newest frame not yet read, None if none came in time. Raises CameraError if lost."""
         with self._fresh:
-            self._fresh.wait_for(
-                lambda: self._frame is not None or self._lost, timeout_s
-            )
+            self._fresh.wait_for(lambda: self._frame is not None or self._lost, timeout_s)
             frame, self._frame = self._frame, None
             if frame is None and self._lost:
                 raise CameraError(self._lost)
@@ -121,9 +111,7 @@ class OpenCVCamera:
             failures += 1
             if failures >= FAILURES or not os.path.exists(path):
                 with self._fresh:
-                    self._lost = (
-                        f"{path}: delivers no picture any more; check its cable"
-                    )
+                    self._lost = f"{path}: delivers no picture any more; check its cable"
                     self._fresh.notify_all()
                 return
             stop.wait(1.0 / self._settings.rate_hz)

@@ -154,6 +154,16 @@ class EventLog:
             )
             return [Stored(sequence, Lane(name), body) for sequence, name, body in rows]
 
+    def newest(self, lane: Lane, limit: int) -> list[Stored]:
+        """The lane's last events, oldest first."""
+        with _storage_errors(self.path):
+            rows = self._db.execute(
+                "SELECT sequence, lane, body FROM events WHERE lane = ?"
+                " ORDER BY sequence DESC LIMIT ?",
+                (lane, limit),
+            ).fetchall()
+            return [Stored(sequence, Lane(name), body) for sequence, name, body in reversed(rows)]
+
     def trim(self) -> list[Stored]:
         """Make room once the log has outgrown max_bytes; returns the device.dropped events.
 

@@ -12,9 +12,9 @@ from edge_rt.cli.daemon import ask
 from edge_rt.core.errors import InputError
 from edge_rt.runtime.client import Client
 
-# Together below the control socket's line limit, base64 included.
+# Below the control socket's line limit, base64 included.
 MAX_IMAGES = 8
-MAX_IMAGE_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 8_000_000  # of all pictures together
 
 _images = click.option(
     "--image", "images", type=options.FILE, multiple=True, help="Photograph instead of the camera."
@@ -25,7 +25,10 @@ def read_images(paths: tuple[Path, ...]) -> list[str]:
     """Picture files as base64. Raises InputError; whether they are pictures the daemon says."""
     if len(paths) > MAX_IMAGES:
         raise InputError(f"{len(paths)} pictures are too many; name at most {MAX_IMAGES}")
-    return [base64.b64encode(_read(path)).decode() for path in paths]
+    contents = [_read(path) for path in paths]
+    if (total := sum(map(len, contents))) > MAX_BYTES:
+        raise InputError(f"{total} bytes of pictures; together they may have {MAX_BYTES}")
+    return [base64.b64encode(content).decode() for content in contents]
 
 
 def _read(path: Path) -> bytes:
@@ -33,8 +36,8 @@ def _read(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; name a JPEG or PNG picture") from None
-    if not 0 < len(content) <= MAX_IMAGE_BYTES:
-        raise InputError(f"{path}: {len(content)} bytes; a picture has 1 to {MAX_IMAGE_BYTES}")
+    if not 0 < len(content) <= MAX_BYTES:
+        raise InputError(f"{path}: {len(content)} bytes; a picture may have 1 to {MAX_BYTES}")
     return content
 
 

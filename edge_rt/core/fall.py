@@ -221,9 +221,28 @@ class AlarmMachine:
                     setattr(old.incident, name, value + shift)
         self._state, self._armed, self._incident = old.state, old.armed, old.incident
         self._since = old.since_s + shift
-        self._above = None if old.above_t_s is None else old.above_t_s + shift
+        # Windows start anew with the process: an old event cannot echo in them once it is closed,
+        # and waiting for it to clear would leave the first seconds unwatched.
+        echo = old.above_t_s if old.state in OPEN else None
+        self._above = None if echo is None else echo + shift
         self._rising = self._above is None or self._now - self._above >= self.rules.clear_s
         self._calm_at = self._now + self.rules.suspect_s
+
+    def adopt(self, state: State, incident: str) -> None:
+        """Take over an open incident that another record knows of (core.fall_resume)."""
+        self._state, self._since = state, self._now
+        self._incident = Incident(
+            id=incident,
+            suspected_t_s=self._now,
+            trigger="restored",
+            prealarm_t_s=self._now,
+            falls=1,
+        )
+
+    def forget(self) -> None:
+        """Drop the incident at hand: another record says that it has ended."""
+        self._state = State.MONITORING if self._armed else State.DISARMED
+        self._since, self._incident = self._now, None
 
     # ---- which event has happened ----
 

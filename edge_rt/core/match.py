@@ -25,9 +25,7 @@ class Gallery:
 
         Raises ValueError when templates differ in size or are not finite.
         """
-        known = [
-            (person, np.atleast_2d(np.asarray(t, np.float32))) for person, t in persons
-        ]
+        known = [(person, np.atleast_2d(np.asarray(t, np.float32))) for person, t in persons]
         self._persons = tuple(person for person, rows in known for _ in rows)
         sizes = {rows.shape[1] for _, rows in known}
         if len(sizes) > 1:
@@ -51,9 +49,7 @@ class Gallery:
         if not self._persons:
             return None
         if embedding.shape != (self._size,):
-            raise ValueError(
-                f"embedding has shape {embedding.shape}, templates {self._size}"
-            )
+            raise ValueError(f"embedding has shape {embedding.shape}, templates {self._size}")
         distances = np.linalg.norm(self._templates - embedding, axis=1)
         distances[np.isnan(distances)] = np.inf
         nearest = int(np.argmin(distances))

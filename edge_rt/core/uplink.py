@@ -84,6 +84,10 @@ class _Lane:
         self.hold_s = 0.0  # paused until
         self.refusals = 0
 
+    def is_due(self, stored: Stored) -> bool:
+        """Never sent, or sent and not receipted."""
+        return stored.sequence > self.high or stored.sequence in self.outstanding
+
     def rewind(self) -> None:
         self.queue.clear()
         # All that was sent and not receipted is in `outstanding`: nothing before it need be read.
@@ -166,7 +170,7 @@ class Uplink:
         lane.cursor = end
         for stored in found:
             # Receipted a moment ago, and the log not yet told: nothing to send again.
-            if stored.sequence > lane.high or stored.sequence in lane.outstanding:
+            if lane.is_due(stored):
                 lane.queue.append(stored)
 
     # ---- sending ----
@@ -181,8 +185,14 @@ class Uplink:
         reserved = min(self.rules.reserved, self.window - 1)
         ordinary = len(self._in_flight) < self.window - reserved
         for name, lane in self._lanes.items():
-            if lane.queue and now_s >= lane.hold_s and (ordinary or name is Lane.ALARM):
-                return lane.queue.popleft()
+            if now_s < lane.hold_s or not (ordinary or name is Lane.ALARM):
+                continue
+            while lane.queue:
+                stored = lane.queue.popleft()
+                # Receipted while it waited here to go again: sending it would start over the wait
+                # for a receipt that has come.
+                if lane.is_due(stored):
+                    return stored
         return None
 
     def fits(self, stored: Stored) -> bool:

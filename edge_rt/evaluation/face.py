@@ -38,18 +38,12 @@ def read_pairs(path: Path) -> list[Pair]:
         with path.open(newline="", encoding="utf-8") as lines:
             reader = csv.DictReader(lines)
             if not {"a", "b", "same"} <= set(reader.fieldnames or ()):
-                raise InputError(
-                    f"{path}: the first line must name the columns a,b,same"
-                )
+                raise InputError(f"{path}: the first line must name the columns a,b,same")
             pairs = []
             for row in reader:
                 if row["same"] not in ("0", "1") or not row["a"] or not row["b"]:
-                    raise InputError(
-                        f"{path}: line {reader.line_num}: want a,b and same 0 or 1"
-                    )
-                pair = Pair(
-                    path.parent / row["a"], path.parent / row["b"], row["same"] == "1"
-                )
+                    raise InputError(f"{path}: line {reader.line_num}: want a,b and same 0 or 1")
+                pair = Pair(path.parent / row["a"], path.parent / row["b"], row["same"] == "1")
                 pairs.append(pair)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; name a csv of pairs") from None

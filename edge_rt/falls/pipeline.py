@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # samples to scores; one score to its transitions; last sample of a window to its decision
 STAGES = ("detector", "alarm", "push")
-# A source whose clock went back by less than this is late, by more it was started anew.
+# A source whose clock is off by less than this is late or had a gap; by more, it was set anew.
 REBASE_S = 5.0
 
 
@@ -84,8 +84,6 @@ class FallPipeline:
         self._steps_told = 0
         self._offset_s = 0.0  # machine time minus the detector's
         self._started = False
-        # The source's own time when the machine's was last set by it: (source, machine).
-        self._anchor: tuple[float, float] | None = None
 
     # ---- what moves it ----
 
@@ -114,24 +112,27 @@ class FallPipeline:
             if steps:
                 out += self._tell(steps)
         self._hops += len(hops)
-        if len(block.t_s):
-            self._anchor = (float(block.t_s[-1]), self._machine.now_s)
         decided = self._clock()
         if hops:
             self.latency.record("alarm", (decided - scored) / len(hops))
             self.latency.record("push", decided - begun)
-        return out + self._watch(block)
+        try:
+            out += self._watch(block)
+        except Exception as error:  # what was decided above must be told whatever happens here
+            log.exception("falls: the signal's health cannot be judged")
+            self._problem = f"{type(error).__name__}: {error}"
+        return out
 
-    def tick(self, source_s: float) -> list[Announcement]:
-        """Let time pass while no samples come, so that time-outs fire.
+    def tick(self, now_s: float) -> list[Announcement]:
+        """Let time pass while no hops come, so that time-outs fire.
 
-        source_s: what the source's clock would now say; going backwards is no time passing.
+        now_s: on the machine's clock (`now_s`); going backwards is no time passing.
         """
-        return self._tell(self._machine.tick(self._from_source(source_s)))
+        return self._tell(self._machine.tick(now_s))
 
-    def command(self, event: Event, source_s: float, by: str) -> list[Announcement]:
+    def command(self, event: Event, now_s: float, by: str) -> list[Announcement]:
         """Cancel, resolve, help_now, arm or disarm, by whom. Raises WrongState."""
-        return self._tell(self._machine.command(event, self._from_source(source_s), by))
+        return self._tell(self._machine.command(event, now_s, by))
 
     def swap(self, bundle: Bundle, rules: FallRules) -> None:
         """Go on with another bundle and its rules; an open incident stays as it is.
@@ -151,6 +152,11 @@ class FallPipeline:
     def machine(self) -> AlarmMachine:
         """The alarm machine, to be read."""
         return self._machine
+
+    @property
+    def now_s(self) -> float:
+        """The machine's clock: where its last hop or tick has brought it."""
+        return self._machine.now_s
 
     @property
     def hops(self) -> int:
@@ -206,15 +212,11 @@ class FallPipeline:
             # would eat up what is left of a cancel window.
             if self._machine.incident is not None or hop.t_s < now_s:
                 self._offset_s = now_s - hop.t_s
-        elif hop.t_s + self._offset_s < now_s - REBASE_S:
+        elif abs(hop.t_s + self._offset_s - now_s) > REBASE_S:
+            # Neither may a step forward use up a cancel window. While hops are missing for real,
+            # `tick` has moved the machine along, and this does not apply.
             self._offset_s = now_s - hop.t_s
         return hop._replace(t_s=hop.t_s + self._offset_s) if self._offset_s else hop
-
-    def _from_source(self, source_s: float) -> float:
-        if self._anchor is None:
-            self._anchor = (source_s, self._machine.now_s)
-        source_then_s, machine_then_s = self._anchor
-        return machine_then_s + max(0.0, source_s - source_then_s)
 
     # ---- announcements ----
 

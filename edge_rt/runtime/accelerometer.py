@@ -45,7 +45,8 @@ class AccelerometerReader:
     def close(self) -> None:
         """Stop; a thread stuck in a driver is left behind (it is a daemon thread)."""
         self._stopping.set()
-        self._thread.join(2 * READ_TIMEOUT_S)
+        if self._thread.is_alive():
+            self._thread.join(2 * READ_TIMEOUT_S)
 
     def _run(self) -> None:
         losses = 0
@@ -60,11 +61,20 @@ class AccelerometerReader:
             except EOFError:
                 self._on_end()
                 return
-            except SensorError as error:
+            except Exception as error:  # whatever a driver raises: this thread must try again
                 if losses == 0:
-                    log.error("accelerometer: %s", error)
+                    if isinstance(error, SensorError):
+                        log.error("accelerometer: %s", error)
+                    else:
+                        log.exception("accelerometer: the driver failed")
                     self._on_lost(str(error))
                 self._stopping.wait(BACKOFF_S[min(losses, len(BACKOFF_S) - 1)])
                 losses += 1
             finally:
-                self._source.close()
+                self._close_source()
+
+    def _close_source(self) -> None:
+        try:
+            self._source.close()
+        except Exception:  # a driver that cannot even close is opened anew all the same
+            log.exception("accelerometer: closing failed")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import math
 import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,8 @@ from edge_rt.runtime.protocol import MAX_LINE_BYTES, Problem, Reply, Request, so
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 16  # a thread each; the dashboard, a shell or two and the buttons
+MAX_STREAMS = 8  # these stay; the other half is always free for commands
+SMALL_LINE_BYTES = 16 * 1024  # every request but photographs is a few hundred bytes
 SEND_TIMEOUT_S = 5.0  # a reader that does not read is dropped: it must not pin a thread
 
 Result = Mapping[str, Any]
@@ -74,9 +79,12 @@ class ControlServer:
         self._commands = commands
         self._group_id = group_id
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._streams = threading.BoundedSemaphore(MAX_STREAMS)
+        self._large = threading.BoundedSemaphore(1)
         self._closing = threading.Event()
         self._listener: socket.socket | None = None
-        self._open: set[socket.socket] = set()
+        # When each peer last began to be idle; infinity while it is being served.
+        self._idle_since: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -108,10 +116,9 @@ class ControlServer:
             self._listener.close()
             self._path.unlink(missing_ok=True)
         with self._lock:
-            connections = list(self._open)
+            connections = list(self._idle_since)
         for connection in connections:
-            with contextlib.suppress(OSError):  # the peer may have gone meanwhile
-                connection.shutdown(socket.SHUT_RDWR)
+            _hang_up(connection)
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -124,15 +131,31 @@ class ControlServer:
                 log.error("control socket: accept failed: %s", error)
                 self._closing.wait(1.0)  # out of descriptors: do not spin
                 continue
-            if not self._slots.acquire(blocking=False):
-                log.warning("control socket: more than %d peers, one refused", MAX_CONNECTIONS)
+            if not self._make_room():
+                log.warning("control socket: %d peers at work, one more refused", MAX_CONNECTIONS)
                 connection.close()
                 continue
-            with self._lock:
-                self._open.add(connection)
-            threading.Thread(
-                target=self._serve, args=(connection,), name="control-peer", daemon=True
-            ).start()
+            self._is_idle(connection)
+            try:
+                threading.Thread(
+                    target=self._serve, args=(connection,), name="control-peer", daemon=True
+                ).start()
+            except RuntimeError as error:  # no more threads to be had just now
+                log.error("control socket: %s", error)
+                self._forget(connection)
+                self._closing.wait(1.0)
+
+    def _make_room(self) -> bool:
+        """A slot for one more peer. Where there is none, the one that is idle longest has to go:
+        nobody may keep `help_now` out by holding connections open."""
+        if self._slots.acquire(blocking=False):
+            return True
+        with self._lock:
+            oldest = min(self._idle_since, key=self._idle_since.__getitem__)
+            if self._idle_since[oldest] == math.inf:
+                return False
+        _hang_up(oldest)
+        return self._slots.acquire(timeout=1.0)
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -143,19 +166,55 @@ class ControlServer:
                 self._send(connection, Reply(0, error=problem))
                 return
             with connection.makefile("rb") as reader:
-                while line := reader.readline(MAX_LINE_BYTES + 1):
-                    if len(line) > MAX_LINE_BYTES:
-                        problem = Problem("InputError", f"request over {MAX_LINE_BYTES} bytes")
-                        self._send(connection, Reply(0, error=problem))
-                        return
-                    self._answer(connection, line)
+                while self._next(connection, reader):
+                    self._is_idle(connection)
         except OSError as error:
             log.debug("control socket: peer went away: %s", error)
         finally:
-            with self._lock:
-                self._open.discard(connection)
-            connection.close()
-            self._slots.release()
+            self._forget(connection)
+
+    def _next(self, connection: socket.socket, reader: io.BufferedReader) -> bool:
+        """Read and answer one request; False when there are no more."""
+        line = reader.readline(SMALL_LINE_BYTES)
+        if not line:
+            return False
+        if line.endswith(b"\n"):
+            self._is_busy(connection)
+            self._answer(connection, line)
+            return True
+        # Photographs: one such request at a time, for memory's sake.
+        if not self._large.acquire(timeout=1.0):
+            self._refuse(connection, "another large request is being served; try again")
+            return False
+        try:
+            connection.settimeout(SEND_TIMEOUT_S)  # it is all there, or the peer has stalled
+            line += reader.readline(MAX_LINE_BYTES - len(line))
+            connection.settimeout(None)
+            if not line.endswith(b"\n"):
+                self._refuse(connection, f"request cut off, or over {MAX_LINE_BYTES} bytes")
+                return False
+            self._is_busy(connection)
+            self._answer(connection, line)
+            return True
+        finally:
+            self._large.release()
+
+    def _refuse(self, connection: socket.socket, message: str) -> None:
+        self._send(connection, Reply(0, error=Problem("InputError", message)))
+
+    def _is_idle(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._idle_since[connection] = time.monotonic()
+
+    def _is_busy(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._idle_since[connection] = math.inf
+
+    def _forget(self, connection: socket.socket) -> None:
+        with self._lock:
+            del self._idle_since[connection]
+        connection.close()
+        self._slots.release()
 
     def _answer(self, connection: socket.socket, line: bytes) -> None:
         request_id = 0
@@ -169,9 +228,7 @@ class ControlServer:
             if isinstance(outcome, Mapping):
                 self._send(connection, Reply(request_id, result=dict(outcome)))
                 return
-            for item in outcome:
-                self._send(connection, Reply(request_id, item=dict(item)))
-            self._send(connection, Reply(request_id, result={}))
+            self._stream(connection, request_id, outcome)
         except msgspec.DecodeError as error:
             problem = Problem("InputError", f"malformed request: {error}")
             self._send(connection, Reply(request_id, error=problem))
@@ -187,6 +244,18 @@ class ControlServer:
             problem = Problem("Bug", "the command failed inside the daemon; see its log")
             self._send(connection, Reply(request_id, error=problem))
 
+    def _stream(self, connection: socket.socket, request_id: int, items: Iterator[Result]) -> None:
+        if not self._streams.acquire(blocking=False):
+            raise OperatorError(f"{MAX_STREAMS} streams are being read; end one of them")
+        try:
+            for item in items:
+                self._send(connection, Reply(request_id, item=dict(item)))
+        finally:
+            self._streams.release()
+            if isinstance(items, Generator):
+                items.close()  # its listener goes with it
+        self._send(connection, Reply(request_id, result={}))
+
     @staticmethod
     def _send(connection: socket.socket, reply: Reply) -> None:
         connection.settimeout(SEND_TIMEOUT_S)
@@ -194,3 +263,8 @@ class ControlServer:
             connection.sendall(msgspec.json.encode(reply) + b"\n")
         finally:
             connection.settimeout(None)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the peer may have gone meanwhile
+        connection.shutdown(socket.SHUT_RDWR)

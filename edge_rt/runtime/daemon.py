@@ -5,44 +5,45 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_rt import __version__
 from edge_rt.adapters.eventlog import EventLog
+from edge_rt.adapters.probe import probe
 from edge_rt.adapters.statedir import StateDir
 from edge_rt.adapters.statefile import StateFile
-from edge_rt.bundle import Bundle, open_bundle
+from edge_rt.bundle import Bundle, factory_bundles, locate, open_bundle
 from edge_rt.core.config import Config, SimulatedAccelerometer, parse_config
 from edge_rt.core.errors import ConfigError, InputError, ManifestError, StorageError
-from edge_rt.core.fall import FallRules, State, rules_for
+from edge_rt.core.fall import OPEN, FallRules, rules_for
 from edge_rt.core.manifest import FallManifest
 from edge_rt.core.types import Announce
 from edge_rt.core.unlock import Counters, UnlockMachine, penalised
 from edge_rt.core.wire import source_of
 from edge_rt.falls.detector import FallDetector
 from edge_rt.falls.pipeline import FallPipeline
-from edge_rt.runtime.actuators import Siren, make_lock, make_siren
+from edge_rt.runtime.actuators import make_lock, make_siren
+from edge_rt.runtime.alarm_siren import siren_follows
 from edge_rt.runtime.clock import clock_trusted
 from edge_rt.runtime.commands import Commands
 from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.face_service import FaceService
+from edge_rt.runtime.fall_memory import FallMemory, logged_stages
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.letters import Letter
-from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME, TWIN_NAME, UNLOCK_NAME
+from edge_rt.runtime.logs import set_up
+from edge_rt.runtime.places import EVENTS_NAME, TWIN_NAME, UNLOCK_NAME
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.reporting import Parts, make_home_assistant, telemetry
 from edge_rt.runtime.restoring import finish_restore
-from edge_rt.runtime.saver import LatestSaver
 from edge_rt.runtime.sources import make_accelerometer
 from edge_rt.runtime.stamps import Stamps, read_boot_id
-from edge_rt.runtime.teller import Notice
 
 if TYPE_CHECKING:
     from edge_rt.runtime.home_assistant_service import HomeAssistantService
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_EVENT_S = 0.5
+LOOK_S = 1.0
+STUCK_S = 10.0  # the fall thread turns ten times a second
 CLOSE_S = 3.0  # systemd waits longer; a disk that takes longer than this is sick
 
 
@@ -65,9 +68,7 @@ def load_config(path: Path) -> Config:
 
 def run(config_path: Path) -> int:
     """Run until SIGTERM or SIGINT. Raises what `Daemon.start` raises."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
-    )
+    set_up()
     config = load_config(config_path)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,7 +76,13 @@ def run(config_path: Path) -> int:
     daemon = Daemon(config)
     try:
         daemon.start()
-        stop.wait()
+        while not stop.wait(LOOK_S):
+            if daemon.stuck_s() > STUCK_S:
+                # A thread inside native code cannot be ended; a process can, and what was open is
+                # saved. Whoever supervises this process starts it anew.
+                log.critical("the fall thread has not turned for %g s; leaving", STUCK_S)
+                time.sleep(LOOK_S)  # the log has a thread of its own
+                os._exit(os.EX_SOFTWARE)
     finally:
         daemon.close()
     return 0
@@ -96,7 +103,7 @@ class Daemon:
         self._fall_manifest: FallManifest | None = None
         self._falls: FallService | None = None
         self._faces: FaceService | None = None
-        self._savers: list[LatestSaver[Any]] = []
+        self._memory: FallMemory | None = None
         self._engine = ""
 
     def start(self) -> None:
@@ -115,10 +122,11 @@ class Daemon:
             clock_trusted=clock_trusted,
         )
         recorder = self._start_recorder(state.path, stamps)
+        self._stack.callback(self._say_stopped)
         if config.mqtt.enabled:
             config = self._load_twin(state.path)
         if config.falls.enabled:
-            self._falls = self._make_falls(state.path, recorder)
+            self._falls = self._make_falls(state.path, recorder, stamps.boot_id)
         if config.faces.enabled:
             self._faces = self._make_faces(state.path, recorder, stamps.boot_id)
         recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
@@ -145,9 +153,11 @@ class Daemon:
 
     def close(self) -> None:
         """Stop everything; what was announced is written if the disk lets us."""
-        if self._recorder is not None and self._ready_s:
-            self._recorder.announce("device", "stopped", {"uptime_s": round(self._uptime_s(), 1)})
         self._stack.close()
+
+    def stuck_s(self) -> float:
+        """How long the fall thread has not turned; 0 without one."""
+        return self._falls.stuck_s() if self._falls is not None else 0.0
 
     def status(self) -> dict[str, Any]:
         """JSON-able: what the daemon sees and does now."""
@@ -167,6 +177,10 @@ class Daemon:
             "storage": self._recorder.status()._asdict(),
         }
 
+    def _say_stopped(self) -> None:
+        if self._recorder is not None and self._ready_s:
+            self._recorder.announce("device", "stopped", {"uptime_s": round(self._uptime_s(), 1)})
+
     def _uptime_s(self) -> float:
         return time.monotonic() - self._born_s
 
@@ -177,7 +191,8 @@ class Daemon:
         storage = self._recorder.status()
         if storage.storage == "failing":
             found.append(f"storage: {storage.error} ({storage.pending} events kept in memory)")
-        found += [f"storage: {saver.problem}" for saver in self._savers if saver.problem]
+        if self._memory is not None and self._memory.problem:
+            found.append(f"storage: {self._memory.problem}")
         if self._uplink is not None:
             uplink = self._uplink.status()
             if uplink["error"]:
@@ -185,6 +200,8 @@ class Daemon:
             if uplink["alarms_unheard"]:
                 found.append(f"mqtt: {uplink['alarms_unheard']} alarms without a receipt")
         if self._falls is not None:
+            if self._falls.stuck_s() > LOOK_S:
+                found.append(f"falls: the thread has not turned for {self._falls.stuck_s():.0f} s")
             falls = self._falls.status()
             if falls["sensor"] == "lost":
                 found.append(f"accelerometer: {falls['sensor_detail']}")
@@ -255,7 +272,7 @@ class Daemon:
         self._stack.callback(self._uplink.stop)
         self._uplink.start()
 
-    def _make_falls(self, folder: Path, recorder: Recorder) -> FallService:
+    def _make_falls(self, folder: Path, recorder: Recorder, boot_id: str) -> FallService:
         config = self.config.falls
         bundle = self._open(config.bundle)
         manifest = bundle.manifest
@@ -276,16 +293,25 @@ class Daemon:
             scale=manifest.output.scale,
         )
         siren = make_siren(self.config.outputs.siren)
-        saver = self._restore(pipeline, folder, siren)
-        recorder.listen(_siren_follows(siren), urgent=True)
+        recorder.listen(siren_follows(siren), urgent=True)
+        announce = _announcer(recorder, f"{manifest.name} {manifest.version}")
+        memory = self._memory = FallMemory(folder, boot_id, time.monotonic)
+        self._stack.callback(memory.close)
+        restored = memory.restore(pipeline, logged_stages(recorder))
+        if pipeline.machine.state in OPEN:
+            siren.sound(pipeline.machine.state.value)
+        for kind, what, data in restored.tell:
+            announce(kind, what, data)
         return FallService(
             pipeline,
             source,
-            _announcer(recorder, f"{manifest.name} {manifest.version}"),
-            saver.save,
+            announce,
+            memory.save,
             time.monotonic,
-            lost_s=config.lost_s,
+            # A sensor cannot be missed before its hops are due.
+            lost_s=max(config.lost_s, 3.0 * manifest.input.hop / manifest.input.rate_hz),
             speed=config.source.speed,
+            asleep_s=restored.asleep_s,
         )
 
     def _fall_rules_at_start(self, manifest: FallManifest) -> FallRules:
@@ -296,32 +322,14 @@ class Daemon:
                 self._twin.forget(str(error))
         return _fall_rules(self.config, manifest)
 
-    def _restore(
-        self, pipeline: FallPipeline, folder: Path, siren: Siren
-    ) -> LatestSaver[dict[str, Any]]:
-        file = StateFile[dict[str, Any]](folder / FALL_NAME, dict[str, Any])
-        try:
-            if (saved := file.load()) is not None:
-                pipeline.restore(saved)
-        except StorageError as error:
-            log.error("the alarm machine starts afresh: %s", error)
-            file.file.set_aside()
-        if pipeline.machine.state is State.ALARM:
-            log.warning("an alarm from before the restart is still open")
-            siren.sound("alarm")
-        saver = LatestSaver(file, "fall state")
-        self._savers.append(saver)
-        self._stack.callback(saver.close)
-        return saver
-
     def _make_faces(self, folder: Path, recorder: Recorder, boot_id: str) -> FaceService:
         config = self.config.faces
         file = StateFile(folder / UNLOCK_NAME, Counters)
         try:
             counters = file.load() or Counters()
         except StorageError as error:
+            # The file stays damaged until the penalty has been written over it.
             log.error("the unlock counters start from the longest lockout: %s", error)
-            file.file.set_aside()
             counters = penalised(config.rules)
         machine = UnlockMachine(
             config.rules, counters, file.save, boot_id=boot_id, now_s=time.monotonic()
@@ -340,7 +348,10 @@ class Daemon:
     def _open(self, name: str) -> Bundle:
         """A bundle from a file that a person named is first tried in a process that may crash."""
         runtime = self.config.runtime
-        bundle = open_bundle(name, runtime.engine, runtime.threads)
+        folder = locate(name)
+        if folder not in factory_bundles().values():
+            probe(folder, runtime.engine, run=False)
+        bundle = open_bundle(folder, runtime.engine, runtime.threads)
         bundle.interpreter.warm_up()
         self._engine = bundle.interpreter.engine
         return bundle
@@ -367,22 +378,6 @@ def _announcer(recorder: Recorder, model: str | None) -> Announce:
         recorder.announce(kind, what, data, model_version=model)
 
     return announce
-
-
-_SIREN = {"prealarm": "prealarm", "alarm": "alarm"}
-_QUIET = frozenset({"cancelled", "resolved"})
-
-
-def _siren_follows(siren: Siren) -> Callable[[Notice], None]:
-    def listener(notice: Notice) -> None:
-        if notice.event.kind != "fall":
-            return
-        if notice.event.what in _SIREN:
-            siren.sound(_SIREN[notice.event.what])
-        elif notice.event.what in _QUIET:
-            siren.silence()
-
-    return listener
 
 
 def _group_of(folder: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 # A request may carry enrolment photographs; the same bound as on the control socket.
-MAX_LINE_BYTES = 48 * 1024 * 1024
+MAX_LINE_BYTES = 11 * 1024 * 1024
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):

@@ -91,7 +91,7 @@ class FaceService:
         self._beat: Beat | None = None
         self._last_seen: Seen | None = None
         self._last_outcome: dict[str, Any] | None = None
-        self._problem = ""
+        self._problem = self._disk_problem = ""
         self._heard_s = self._born_s = self._retry_s = 0.0
         self._faults = 0
         self._restarts = 0
@@ -137,7 +137,7 @@ class FaceService:
             "worker": "running" if ready else ("starting" if child else "down"),
             "pid": child.pid if child else None,
             "restarts": self._restarts,
-            "problem": self._problem,
+            "problem": self._problem or self._disk_problem,
             "engine": ready.engine if ready else None,
             "models": ready.models if ready else {},
             "persons": ready.persons if ready else None,
@@ -189,9 +189,10 @@ class FaceService:
         try:
             while (message := link.receive()) is not None:
                 self._inbox.put(("from", generation, message))
-        except msgspec.DecodeError as error:
+        except Exception as error:  # nonsense of any kind: the worker is as good as gone
             log.error("faces: the worker sent nonsense: %s", error)
-        self._inbox.put(("gone", generation, None))
+        finally:
+            self._inbox.put(("gone", generation, None))
 
     def _take(self, item: _Item) -> None:
         match item:
@@ -237,8 +238,9 @@ class FaceService:
             outcomes = self._machine.step(look, self._monotonic())
         except StorageError as error:
             # No disk, no unlocking: an attempt that cannot be counted is not judged.
-            self._problem = str(error)
+            self._disk_problem = str(error)
             return
+        self._disk_problem = ""
         for outcome in outcomes:
             data = outcome.data(LIVENESS_NOT_CHECKED)
             self._last_outcome = data

@@ -1,6 +1,7 @@
 """The fall pipeline's thread: blocks from the reader, commands, time-outs; one item at a time.
 
-Nothing in this thread waits for a disk, a socket or another process.
+Nothing in this thread waits for a disk, a socket or another process. Time-outs run on the samples'
+clock while hops come, and on ours while they do not, for whatever reason.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal
 
-from edge_rt.core.errors import DaemonError, EdgeRtError
-from edge_rt.core.fall import Event, FallRules
+from edge_rt.core.errors import DaemonError
+from edge_rt.core.fall import Event, FallRules, State
 from edge_rt.core.telemetry import FallTotals
 from edge_rt.core.types import Accelerometer, Announce, SampleBlock
 from edge_rt.falls.pipeline import Announcement, FallPipeline
@@ -22,8 +24,8 @@ from edge_rt.runtime.accelerometer import AccelerometerReader
 log = logging.getLogger(__name__)
 
 TURN_S = 0.1
-# Time-outs run on the samples' clock; only when samples stop does ours stand in for it.
-QUIET_S = 1.0
+QUIET_S = 1.0  # without a hop for so long, our clock stands in for the samples'
+KEEP_S = 1.0  # a cancel window is saved this often: a power cut gives no more of it back
 # Blocks waiting for the pipeline: 256 FIFO bursts are several seconds. Beyond that the newest are
 # dropped and counted; the clock sees a gap.
 MAX_WAITING = 256
@@ -40,8 +42,11 @@ _Item = (
 class FallService:
     """Runs in a thread of its own between `start` and `close`.
 
-    on_change  called with the machine's saved state after every transition
+    on_change  called with the machine's saved state whenever that has changed, and while a cancel
+               window runs
+    lost_s     without a usable sample for so long the sensor counts as lost
     speed      how many seconds of the source's clock pass in one of ours (replays may hurry)
+    asleep_s   how long ago, by our clock, the restored state was saved
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class FallService:
         *,
         lost_s: float,
         speed: float = 1.0,
+        asleep_s: float = 0.0,
     ) -> None:
         self._pipeline = pipeline
         self._announce = announce
@@ -61,12 +67,16 @@ class FallService:
         self._monotonic = monotonic
         self._lost_s = lost_s
         self._speed = speed
+        self._asleep_s = asleep_s
         self._inbox: queue.Queue[_Item] = queue.Queue(maxsize=MAX_WAITING)
         self._reader = AccelerometerReader(source, self._on_block, self._on_lost, self._on_end)
         self._sensor = "starting"  # ok, lost, ended
         self._detail = ""
-        self._block_s = monotonic()  # when the newest block arrived
-        self._sample_s: float | None = None  # time stamp of the newest sample
+        now_s = monotonic()
+        self._turned_s = self._begun_s = self._block_s = self._saved_s = now_s
+        # Our clock and the machine's when hops last moved it.
+        self._hop_s, self._machine_s, self._hops = now_s, pipeline.now_s, pipeline.hops
+        self._state = pipeline.machine.state
         self._dropped = 0
         self._blocks = 0
         self._problem = ""
@@ -77,7 +87,9 @@ class FallService:
 
     def start(self) -> None:
         """Begin to read and judge."""
-        self._block_s = self._monotonic()
+        now_s = self._monotonic()
+        self._turned_s = self._begun_s = self._block_s = now_s
+        self._hop_s = now_s - self._asleep_s
         self._thread.start()
         self._reader.start()
 
@@ -89,17 +101,28 @@ class FallService:
             self._thread.join(2.0)
 
     def command(self, event: Event, by: str) -> dict[str, Any]:
-        """Cancel, resolve, help_now, arm, disarm. Raises WrongState or DaemonError."""
+        """Cancel, resolve, help_now, arm, disarm. Raises WrongState or DaemonError.
+
+        A call for help is answered even if the pipeline hangs.
+        """
         answer: Future[dict[str, Any]] = Future()
         try:
             self._inbox.put(("command", (event, by), answer), timeout=COMMAND_TIMEOUT_S)
             return answer.result(COMMAND_TIMEOUT_S)
         except (queue.Full, TimeoutError):
+            if event is Event.HELP:
+                why = {"event": event.value, "by": by, "fault": "the fall pipeline hangs"}
+                self._announce("fall", "alarm", {"incident": uuid.uuid4().hex, "why": why})
+                return {"state": State.ALARM.value, "problem": why["fault"]}
             raise DaemonError("the fall pipeline did not answer; see edge-rt status") from None
 
     def set_rules(self, rules: FallRules) -> None:
         """Other rules, live; frozen, so that no step sees half of them."""
         self._pipeline.set_rules(rules)
+
+    def stuck_s(self) -> float:
+        """How long ago the thread last turned; it does so ten times a second."""
+        return self._monotonic() - self._turned_s
 
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""
@@ -152,31 +175,48 @@ class FallService:
             item = self._inbox.get(timeout=TURN_S)
         except queue.Empty:
             item = None
-        now_s = self._monotonic()
+        now_s = self._turned_s = self._monotonic()
+        # First what time alone has brought about: a block may move the clock on.
+        if now_s - self._hop_s > QUIET_S:
+            self._tell(self._pipeline.tick(self._machine_time(now_s)))
+        try:
+            self._take(item, now_s)
+        finally:
+            self._keep(now_s)
+
+    def _take(self, item: _Item | None, now_s: float) -> None:
         match item:
             case ("block", block, _):
                 self._blocks += 1
                 self._block_s = now_s
-                if len(block.t_s):
-                    self._sample_s = float(block.t_s[-1])
-                self._sensor_is("ok", "")
                 self._tell(self._pipeline.push(block))
+                self._note_hops(now_s)
             case ("command", (event, by), answer):
                 self._obey(event, by, answer, now_s)
             case ("lost", reason, _):
                 self._sensor_is("lost", reason)
             case ("end", _, _):
                 self._sensor_is("ended", "the recording is over")
-        silent_s = now_s - self._block_s
-        if silent_s > self._lost_s and self._sensor in ("ok", "starting"):
-            self._sensor_is("lost", f"no samples for {self._lost_s:g} s")
-        if silent_s > QUIET_S:
-            self._tell(self._pipeline.tick(self._source_time(now_s)))
+        if self._sensor in ("ok", "starting"):
+            self._miss_hops(now_s)
 
-    def _source_time(self, now_s: float) -> float:
-        """Our idea of the source's clock: its last stamp and the time since then."""
-        # Before the first sample too: a restored pre-alarm runs out even if no sensor answers.
-        return (self._sample_s or 0.0) + (now_s - self._block_s) * self._speed
+    def _note_hops(self, now_s: float) -> None:
+        if self._pipeline.hops != self._hops:
+            self._hops = self._pipeline.hops
+            self._hop_s, self._machine_s = now_s, self._pipeline.now_s
+            self._sensor_is("ok", "")
+
+    def _miss_hops(self, now_s: float) -> None:
+        """A sensor whose samples cannot be used is as lost as a silent one."""
+        if now_s - max(self._hop_s, self._begun_s) <= self._lost_s:
+            return
+        silent = now_s - self._block_s > self._lost_s
+        what = "no samples" if silent else "no usable samples"
+        self._sensor_is("lost", f"{what} for {self._lost_s:g} s")
+
+    def _machine_time(self, now_s: float) -> float:
+        """The machine's clock, had hops gone on."""
+        return self._machine_s + (now_s - self._hop_s) * self._speed
 
     def _sensor_is(self, state: str, detail: str) -> None:
         before, self._sensor, self._detail = self._sensor, state, detail
@@ -189,14 +229,19 @@ class FallService:
 
     def _obey(self, event: Event, by: str, answer: Future[dict[str, Any]], now_s: float) -> None:
         try:
-            self._tell(self._pipeline.command(event, self._source_time(now_s), by))
-            self._on_change(self._pipeline.save())  # arming is not announced, but remembered
+            self._tell(self._pipeline.command(event, self._machine_time(now_s), by))
             answer.set_result(self._pipeline.status())
-        except EdgeRtError as error:
+        except Exception as error:  # whoever asked has to hear of it, a bug of ours included
             answer.set_exception(error)
 
     def _tell(self, announcements: list[Announcement]) -> None:
         for kind, what, data in announcements:
             self._announce(kind, what, data)
-        if announcements:
+
+    def _keep(self, now_s: float) -> None:
+        """Save a state that has changed, silent changes included."""
+        before, self._state = self._state, self._pipeline.machine.state
+        running = self._state is State.PREALARM and now_s - self._saved_s >= KEEP_S
+        if self._state is not before or running:
+            self._saved_s = now_s
             self._on_change(self._pipeline.save())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -17,6 +18,9 @@ Incoming = TypeVar("Incoming")
 
 # A peer that does not read for so long is hung; its supervisor finds out by the missing beats.
 SEND_TIMEOUT_S = 2.0
+MAX_LOG_LINE = 1024
+
+log = logging.getLogger(__name__)
 
 
 class Link(Generic[Incoming]):
@@ -61,7 +65,7 @@ class Child:
     """A Python module running in a process of its own, tied to us by a socket pair.
 
     The child finds its end's descriptor as the last argument. It sees the end of the stream when
-    this process dies, however it dies.
+    this process dies, however it dies. What it writes to stderr becomes lines of our log.
     """
 
     def __init__(self, module: str, arguments: Sequence[str] = ()) -> None:
@@ -71,9 +75,18 @@ class Child:
                 [sys.executable, "-m", module, *arguments, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
+                # Not ours: a chatty child could fill a stderr that nobody reads, and so stop us.
+                stderr=subprocess.PIPE,
             )
         self.connection = ours
         self.pid = self._process.pid
+        threading.Thread(target=self._relay, name="child-stderr", daemon=True).start()
+
+    def _relay(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            while line := stderr.readline(MAX_LOG_LINE):
+                log.info("%d: %s", self.pid, line.decode("utf-8", "replace").rstrip())
 
     def exit_code(self) -> int | None:
         """None while it runs; negative: the signal that ended it."""

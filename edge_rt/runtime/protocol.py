@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 SOCKET_NAME = "control.sock"
-# Enrolment photographs travel inside a request: eight of them at 4 MB in base64.
-MAX_LINE_BYTES = 48 * 1024 * 1024
+# Enrolment photographs travel inside a request: 8 MB of them, in base64. Decoded and sent on to the
+# worker that is some 50 MB for a moment, one such request at a time.
+MAX_LINE_BYTES = 11 * 1024 * 1024
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

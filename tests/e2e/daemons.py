@@ -28,7 +28,8 @@ class Running:
 
     @property
     def log(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def call(self, command: str, **args: Any) -> dict[str, Any]:
         with Client(self.folder) as client:
@@ -60,18 +61,21 @@ class Running:
 
 
 @contextlib.contextmanager
-def daemon(folder: Path, config: dict[str, Any]) -> Iterator[Running]:
-    """`edge-rt run` with `config`, state in folder/state unless it says otherwise."""
+def daemon(folder: Path, config: dict[str, Any], log: str | None = "log") -> Iterator[Running]:
+    """`edge-rt run` with `config`, state in folder/state unless it says otherwise.
+
+    log: name of the file for its stderr; None for a pipe that nobody reads.
+    """
     runtime = {"state_dir": str(folder / "state"), "run_dir": str(folder)}
     merged = {**config, "runtime": {**runtime, **config.get("runtime", {})}}
     (folder / "config.toml").write_text(write_toml(merged))
     socket_path(folder).unlink(missing_ok=True)  # of one that was killed
-    with open(folder / "log", "ab") as log:
+    with open(folder / (log or os.devnull), "ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "edge_rt", "run", "--config", str(folder / "config.toml")],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=file,
+            stderr=file if log else subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     running = Running(folder, process)
@@ -86,3 +90,5 @@ def daemon(folder: Path, config: dict[str, Any]) -> Iterator[Running]:
         if process.poll() is None:
             process.kill()
             process.wait()
+        if process.stderr is not None:
+            process.stderr.close()

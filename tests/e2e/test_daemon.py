@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from daemons import Running, daemon
 
+from edge_rt.core.errors import EdgeRtError
 from edge_rt.core.toml import write_toml
 
 
@@ -193,3 +195,64 @@ def test_a_read_only_disk_silences_no_alarm_and_loses_none(
         subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
         running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm in the log")
         running.wait(lambda: not running.status()["problems"], "the problems to end")
+
+
+def killed_in_alarm(folder: Path) -> str:
+    """A daemon killed with an alarm open; the incident's id."""
+    with daemon(folder, falls()) as running:
+        events = alarmed(running)
+        running.wait(
+            lambda: b'"alarm"' in (folder / "state" / "fall.json").read_bytes(), "the saved alarm"
+        )
+        running.stop(signal.SIGKILL)
+    incident: str = events[-1]["data"]["incident"]
+    return incident
+
+
+def test_the_log_alone_brings_an_open_alarm_back(tmp_path: Path) -> None:
+    incident = killed_in_alarm(tmp_path)
+    (tmp_path / "state" / "fall.json").unlink()  # the kill came before it was written
+    with daemon(tmp_path, falls(scene="walking")) as running:
+        status = running.status()["falls"]
+        assert (status["state"], status["incident"]) == ("alarm", incident)
+        assert running.log.count("siren: sounding (alarm)") == 2
+        assert running.call("resolve")["state"] == "resolved"
+
+
+def test_the_saved_state_alone_brings_an_open_alarm_back_and_tells_it(tmp_path: Path) -> None:
+    incident = killed_in_alarm(tmp_path)
+    for name in ("events.db", "events.db-wal", "events.db-shm"):  # the disk never took the event
+        (tmp_path / "state" / name).unlink(missing_ok=True)
+    with daemon(tmp_path, falls(scene="walking")) as running:
+        assert running.status()["falls"]["incident"] == incident
+        running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm told again")
+
+
+def test_a_damaged_state_file_forgets_no_alarm(tmp_path: Path) -> None:
+    incident = killed_in_alarm(tmp_path)
+    (tmp_path / "state" / "fall.json").write_bytes(b"\x00" * 100)
+    with daemon(tmp_path, falls(scene="walking")) as running:
+        status = running.status()["falls"]
+        assert (status["state"], status["incident"]) == ("alarm", incident)
+
+
+def test_a_prealarm_runs_out_while_the_daemon_is_down(tmp_path: Path) -> None:
+    slow = falls(speed=5.0)
+    with daemon(tmp_path, slow) as running:
+        running.wait(lambda: "fall.prealarm" in running.kinds(), "a pre-alarm")
+        running.wait(lambda: (tmp_path / "state" / "fall.json").exists(), "the saved state")
+        running.stop(signal.SIGKILL)
+    # Half a second to start at five times the pace is not the window; but nothing is given back.
+    silent = falls(scene="walking", speed=5.0)
+    with daemon(tmp_path, silent) as running:
+        assert "siren: sounding (prealarm)" in running.log.split("still open")[1]
+        running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm")
+
+
+def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
+    with daemon(tmp_path, falls(scene="walking", repeat=True, speed=1.0), log=None) as running:
+        for _ in range(1200):  # each refusal is a line; a pipe holds 64 KiB
+            with contextlib.suppress(EdgeRtError):
+                running.call("cancel")
+        assert running.call("help_now")["state"] == "alarm"
+        running.wait(lambda: "fall.alarm" in running.kinds(), "the event")

@@ -1,0 +1,228 @@
+"""The fall thread: whatever samples, drivers and the pipeline do, an alarm comes out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_rt.core.errors import DaemonError, SensorError
+from edge_rt.core.fall import Event, FallRules
+from edge_rt.core.hop import Hop
+from edge_rt.core.timebase import ClockCounters
+from edge_rt.core.types import SampleBlock
+from edge_rt.falls.pipeline import FallPipeline
+from edge_rt.runtime.fall_service import FallService
+
+PATIENCE_S = 60.0
+RULES = FallRules(threshold=0.0, suspicion=-2.0, window_s=1.0, clear_s=1.5)
+
+
+class Clock:
+    """Monotonic time that a test can move on."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+class Scorer:
+    """A detector that scores what its samples' first value says; more than 90 hangs, NaN fails."""
+
+    def __init__(self) -> None:
+        self.counters = ClockCounters()
+        self.hung = threading.Event()
+        self.go_on = threading.Event()
+
+    def push(self, block: SampleBlock) -> list[Hop]:
+        score = float(block.acc_g[0, 0]) if len(block.acc_g) else np.nan
+        if score > 90.0:
+            self.hung.set()
+            self.go_on.wait(PATIENCE_S)
+            return []
+        if np.isnan(score):
+            raise RuntimeError("the engine failed")
+        if score == -50.0:
+            return []  # samples that complete no hop
+        return [Hop(float(block.t_s[-1]), score, score, 1.0, 0.1, (0.0, 0.0, 1.0))]
+
+    def reset(self) -> None: ...
+
+    def swap(self, bundle: object) -> None: ...
+
+
+class Source:
+    """A sensor whose next delivery the test decides: a block, or an error to raise."""
+
+    rate_hz, range_g = 50.0, 16.0
+
+    def __init__(self) -> None:
+        self.next: SampleBlock | Exception | None = None
+        self.opened = self.closed = 0
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def read(self, timeout_s: float) -> SampleBlock | None:
+        time.sleep(0.005)
+        given = self.next
+        if isinstance(given, Exception):
+            self.next = None
+            raise given
+        return given
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Watched:
+    """A running service and everything that came of it."""
+
+    def __init__(self) -> None:
+        self.clock, self.scorer, self.source = Clock(), Scorer(), Source()
+        self.told: list[str] = []
+        self.saved: list[dict[str, Any]] = []
+        self.pipeline = FallPipeline(self.scorer, RULES, lambda: "an id", range_g=16.0)
+        self.service = FallService(
+            self.pipeline, self.source, self.announce, self.saved.append, self.clock, lost_s=2.0
+        )
+        self.t_s = 0.0
+
+    def announce(self, kind: str, what: str, data: Mapping[str, Any]) -> None:
+        self.told.append(f"{kind}.{what}")
+
+    def deliver(self, score: float, stamp: float | None = None) -> None:
+        """From now on the sensor delivers such blocks."""
+        self.t_s += 0.2
+        stamps = np.full(1, self.t_s if stamp is None else stamp)
+        self.source.next = SampleBlock(stamps, np.full((1, 3), score, np.float32))
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            if found := condition():
+                return found
+            time.sleep(0.01)
+        raise AssertionError(f"waited in vain: {self.told} {self.service.status()}")
+
+    def fall(self) -> None:
+        """Bring it to a pre-alarm."""
+        self.deliver(5.0)
+        self.wait(lambda: "fall.prealarm" in self.told)
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    one = Watched()
+    one.service.start()
+    yield one
+    one.scorer.go_on.set()
+    one.service.close()
+
+
+@pytest.mark.parametrize("what", ["nothing", "nan", "no hops", "empty", "stuck stamp", "nan stamp"])
+def test_a_prealarm_becomes_an_alarm_whatever_the_sensor_delivers(
+    watched: Watched, what: str
+) -> None:
+    watched.fall()
+    match what:
+        case "nothing":
+            watched.source.next = None
+        case "nan":
+            watched.deliver(np.nan)
+        case "no hops":
+            watched.deliver(-50.0)
+        case "empty":
+            watched.source.next = SampleBlock(np.empty(0), np.empty((0, 3), np.float32))
+        case "stuck stamp":
+            watched.deliver(-50.0, stamp=0.2)
+        case "nan stamp":
+            watched.deliver(-50.0, stamp=np.nan)
+            watched.wait(lambda: watched.service.status()["blocks"] > 2)
+            watched.source.next = None
+    watched.wait(lambda: watched.service.status()["state"] == "prealarm")
+    hops = watched.pipeline.hops
+    watched.wait(lambda: watched.service.status()["blocks"] and watched.pipeline.hops == hops)
+    watched.clock.ahead_s += RULES.cancel_window_s + 3.0
+    watched.wait(lambda: "fall.alarm" in watched.told)
+
+
+@pytest.mark.parametrize("score", [np.nan, -50.0])
+def test_samples_that_cannot_be_used_are_a_lost_sensor(watched: Watched, score: float) -> None:
+    watched.deliver(-9.0)
+    watched.wait(lambda: watched.service.status()["sensor"] == "ok")
+    watched.deliver(score)
+    watched.clock.ahead_s += 3.0
+    watched.wait(lambda: "device.sensor_lost" in watched.told)
+    assert "no usable samples" in watched.service.status()["sensor_detail"]
+    watched.deliver(-9.0)
+    watched.wait(lambda: "device.sensor_back" in watched.told)
+
+
+@pytest.mark.parametrize("error", [SensorError("unplugged"), OSError(5, "EIO"), KeyError("bug")])
+def test_the_reader_outlives_whatever_a_driver_raises(watched: Watched, error: Exception) -> None:
+    watched.deliver(-9.0)
+    watched.wait(lambda: watched.service.status()["sensor"] == "ok")
+    watched.source.next = error
+    watched.wait(lambda: "device.sensor_lost" in watched.told)
+    watched.wait(lambda: watched.source.opened > 1)
+    watched.deliver(-9.0)
+    watched.wait(lambda: "device.sensor_back" in watched.told)
+    assert watched.source.closed >= 1
+
+
+def test_help_is_answered_even_by_a_pipeline_that_hangs(watched: Watched) -> None:
+    watched.deliver(99.0)
+    assert watched.scorer.hung.wait(PATIENCE_S)
+    watched.source.next = None
+    with pytest.raises(DaemonError, match="did not answer"):
+        watched.service.command(Event.DISARM, by="test")
+    assert watched.service.command(Event.HELP, by="test")["state"] == "alarm"
+    assert watched.told == ["fall.alarm"]
+    watched.clock.ahead_s += 30.0
+    assert watched.service.stuck_s() > 29.0
+
+
+def test_every_change_of_state_is_saved_silent_ones_too(watched: Watched) -> None:
+    watched.fall()
+    watched.deliver(-9.0)
+    watched.service.command(Event.CANCEL, by="test")
+    watched.wait(lambda: watched.saved[-1]["state"] == "cancelled")
+    for _ in range(30):
+        watched.deliver(-9.0)
+        time.sleep(0.01)
+    watched.wait(lambda: watched.saved[-1]["state"] == "monitoring")
+
+
+def test_a_running_cancel_window_is_saved_again_and_again(watched: Watched) -> None:
+    watched.fall()
+    count = len(watched.saved)
+    watched.clock.ahead_s += 1.5
+    watched.wait(lambda: len(watched.saved) > count)
+    assert watched.saved[-1]["state"] == "prealarm"
+
+
+def test_time_asleep_counts_against_a_restored_prealarm() -> None:
+    first = Watched()
+    first.service.start()
+    first.fall()
+    first.service.close()
+    second = Watched()
+    second.pipeline.restore(first.saved[-1])
+    second.service = FallService(
+        second.pipeline, second.source, second.announce, second.saved.append, second.clock,
+        lost_s=2.0, asleep_s=RULES.cancel_window_s,
+    )  # fmt: skip
+    second.service.start()
+    second.wait(lambda: "fall.alarm" in second.told)
+    second.service.close()
+
+
+def test_close_before_start_is_harmless() -> None:
+    Watched().service.close()
