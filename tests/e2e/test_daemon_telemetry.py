@@ -17,6 +17,7 @@ from daemons import daemon
 from edge_rt.adapters.mqtt import Connected, Mqtt, Received, Subscribed
 from edge_rt.cli.face import read_images
 from edge_rt.core.uplink_wire import Topics
+from edge_rt.runtime.telemetry_service import LOOK_S
 
 BASE = Topics("home", "dev1").base
 CONFIG = "homeassistant/device/dev1/config"
@@ -75,7 +76,9 @@ def site(
     home.client.close()
 
 
-def config(broker: Broker, *, enabled: bool, faces: bool = False) -> dict[str, Any]:
+def config(
+    broker: Broker, *, enabled: bool, faces: bool = False, telemetry_s: float = 0.5
+) -> dict[str, Any]:
     assert broker.pki is not None
     cert, key = broker.pki.client("dev1")
     source = {"driver": "simulated", "scene": "fall-walking", "seed": 3, "speed": 20.0}
@@ -93,7 +96,7 @@ def config(broker: Broker, *, enabled: bool, faces: bool = False) -> dict[str, A
             "ca": str(broker.pki.authority.folder / "ca.crt"),
             "cert": str(cert),
             "key": str(key),
-            "telemetry_s": 0.5,
+            "telemetry_s": telemetry_s,
             "home_assistant": {"enabled": enabled},
         },
     }
@@ -103,9 +106,13 @@ def test_a_fall_is_on_and_stays_on_over_restarts_until_it_is_turned_off(
     site: tuple[Broker, Home], tmp_path: Path
 ) -> None:
     broker, home = site
-    with daemon(tmp_path, config(broker, enabled=True)) as running:
-        running.wait(home.has(lambda: home.newest("ha/state").get("fall") == "OFF"), "no fall yet")
+    with daemon(tmp_path, config(broker, enabled=True, telemetry_s=60.0)) as running:
+        alarm = "edge_rt.fall.alarm"
+        running.wait(home.has(lambda: home.newest("evt/fall").get("type") == alarm), "its event")
+        begun_s = time.monotonic()
         running.wait(home.has(lambda: home.newest("ha/state").get("fall") == "ON"), "the fall")
+        # Well before the daemon would look for changes that are no events.
+        assert time.monotonic() - begun_s < LOOK_S / 2
         assert home.newest("ha/state")["incident"]
         payload = msgspec.json.decode(home.seen[CONFIG][-1])
         assert payload["components"]["fall"]["state_topic"] == f"{BASE}/ha/state"
