@@ -195,6 +195,19 @@ def test_latencies_are_kept_by_stage() -> None:
     assert latency["push"]["count"] == bench.pipeline.status()["hops"] == 25
 
 
+def test_totals_for_telemetry_count_scores_samples_and_faults() -> None:
+    bench = Bench((2.0, 3.0))
+    bench.scorer.counters.gaps = 2
+    bench.feed(4)
+    totals = bench.pipeline.totals()
+    low, high = totals.scores[1], totals.scores[totals.edges.index(3.0) + 1]
+    assert totals.edges[0] == -8.0, "a score of -8 lies in the second bin"
+    assert (low + high, high) == (25, 6)
+    assert sum(totals.scores) == bench.pipeline.hops == 25
+    assert totals.signal["gaps"] == 2 and totals.signal["samples"] >= 150
+    assert sum(totals.latency.counts["push"]) == 25
+
+
 def test_another_bundle_brings_its_rules_and_keeps_the_incident(
     factory_bundle: Callable[[str], Path],
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import threading
@@ -83,6 +84,35 @@ def test_a_message_goes_round(make_broker: MakeBroker, pki: Pki, version: str) -
     receiver.close()
 
 
+def test_qos_0_is_sent_and_has_no_answer(broker: Broker) -> None:
+    device, receiver = (connected(broker.settings(name)) for name in ("dev1", "@receiver"))
+    receiver.mqtt.subscribe(["edge-rt/v1/home/+/dt/+", "edge-rt/v1/home/+/evt/+"])
+    receiver.wait(Subscribed)
+    # More than the sockets hold: some are written from within publish(), some later.
+    count = 120
+    assert broker._process is not None
+    broker._process.send_signal(signal.SIGSTOP)
+    for _ in range(count):
+        assert device.mqtt.publish("edge-rt/v1/home/dev1/dt/x", bytes(100_000), qos=0) is not None
+    broker._process.send_signal(signal.SIGCONT)
+    assert device.mqtt._client.want_write()  # type: ignore[union-attr]
+    token = device.mqtt.publish("edge-rt/v1/home/dev1/evt/fall", b"x")
+    assert token is not None
+    facts: list[mqtt.Fact] = []
+    deadline = time.monotonic() + 10
+    while Acked(token, 0, "Success") not in facts:
+        assert time.monotonic() < deadline
+        facts += device.mqtt.poll(0.5)
+    assert facts == [Acked(token, 0, "Success")]
+    # At most once: a broker may drop what its queue does not take, and what comes keeps its order.
+    got = [receiver.wait(Received)]
+    while not got[-1].topic.endswith("evt/fall"):
+        got.append(receiver.wait(Received))
+    assert 1 <= len(got) - 1 <= count
+    device.close()
+    receiver.close()
+
+
 def test_small_messages_are_not_held_back(broker: Broker) -> None:
     device = connected(broker.settings("dev1"))
     sock = device.mqtt._client.socket()  # type: ignore[union-attr]
@@ -94,7 +124,7 @@ def test_small_messages_are_not_held_back(broker: Broker) -> None:
 def test_a_device_writes_only_its_own_topics(broker: Broker) -> None:
     device = connected(broker.settings("dev1"))
     base = "edge-rt/v1/home"
-    for topic in ("status", "evt/fall", "dt/health", "twin/reported"):
+    for topic in ("status", "evt/fall", "dt/health", "twin/reported", "ha/state"):
         assert device.publish(f"{base}/dev1/{topic}") < 128, topic
     forbidden = [f"{base}/dev1/{t}" for t in ("ack", "cmd/x", "twin/desired", "evt/a/b", "x")]
     forbidden += [f"{base}/dev2/evt/fall", f"{base}/dev2/status", f"{base}/models/blob/a/0"]
@@ -119,7 +149,13 @@ def test_a_device_reads_only_its_own_topics(broker: Broker) -> None:
     assert device.wait(Received) == Received(f"{base}/dev1/cmd/resolve", b"mine", False)
     # What comes next is next in the broker's order: of dev2's nothing came before or between.
     assert device.wait(Received).topic == f"{base}/models/metadata/root.json"
-    # And who may receipt may not command.
+    # And who may receipt may not command; Home Assistant may neither.
+    home = connected(broker.settings("@homeassistant"))
+    for name in ("dev1/cmd/resolve", "dev1/ha/state", "dev1/ack", "dev1/twin/desired"):
+        assert home.publish(f"{base}/{name}") == NOT_AUTHORIZED, name
+    assert home.publish("homeassistant/device/dev1/config", b"") == NOT_AUTHORIZED
+    assert home.publish("homeassistant/status", b"online") < 128
+    home.close()
     assert receiver.publish(f"{base}/dev1/cmd/resolve") == NOT_AUTHORIZED
     assert receiver.publish(f"{base}/dev1/evt/fall") == NOT_AUTHORIZED
     for client in (device, other, receiver, operator):

@@ -26,6 +26,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_rt.core.errors import CredentialError
+from edge_rt.core.mqtt_facts import Acked, Closed, Connected, Fact, Received, Subscribed
 
 # TCP and TLS together; a broker that takes longer is tried again later.
 CONNECT_TIMEOUT_S = 10.0
@@ -33,6 +34,8 @@ CONNECT_TIMEOUT_S = 10.0
 # caller still gets its turn.
 _READS = 512
 QOS = 1
+
+__all__ = ["Acked", "Closed", "Connected", "Message", "Mqtt", "Received", "Settings", "Subscribed"]
 
 
 class Settings(NamedTuple):
@@ -69,46 +72,6 @@ class Message(NamedTuple):
     topic: str
     payload: bytes
     retain: bool = True
-
-
-class Connected(NamedTuple):
-    """CONNACK success. The two limits are the broker's; 0: none given."""
-
-    session_present: bool
-    receive_maximum: int
-    max_packet_bytes: int
-
-
-class Closed(NamedTuple):
-    """No connection any more, or none came about. refused: the broker said no, with a reason."""
-
-    refused: bool
-    reason: str
-
-
-class Acked(NamedTuple):
-    """PUBACK for a token. code >= 128: the broker refused the message (MQTT 5.0, 3.4.2.1)."""
-
-    token: int
-    code: int
-    reason: str
-
-
-class Subscribed(NamedTuple):
-    """SUBACK; `refused` holds the topic filters that the broker did not grant, with reasons."""
-
-    refused: tuple[tuple[str, str], ...]
-
-
-class Received(NamedTuple):
-    """A PUBLISH to us; `topic` is empty when it was not UTF-8."""
-
-    topic: str
-    payload: bytes
-    retained: bool
-
-
-Fact = Connected | Closed | Acked | Subscribed | Received
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
@@ -149,6 +112,8 @@ class Mqtt:
         self._facts: deque[Fact] = deque()
         self._opened: deque[tuple[int, Client | str]] = deque()
         self._filters: dict[int, tuple[str, ...]] = {}
+        # QoS 0 in paho's buffer. A link that takes nothing is dropped by its keep-alive first.
+        self._unanswered: set[int] = set()
         self._wake_lock = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -183,11 +148,20 @@ class Mqtt:
                 facts, self._facts = list(self._facts), deque()
                 return facts
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
-        """Send with QoS 1; the token that its Acked will carry, None if the connection is gone."""
-        if self._client is None:
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, qos: int = QOS
+    ) -> int | None:
+        """Send; the token that its Acked will carry (of QoS 1 only), None if the connection is
+        gone."""
+        client = self._client
+        if client is None:
             return None
-        info = self._client.publish(topic, payload, QOS, retain)
+        # paho reports a QoS 0 message when it is written, which may be from within publish().
+        client.on_publish = self._on_publish if qos else None
+        info = client.publish(topic, payload, qos, retain)
+        client.on_publish = self._on_publish
+        if not qos and client.want_write():
+            self._unanswered.add(info.mid)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def subscribe(self, filters: Sequence[str]) -> None:
@@ -292,6 +266,7 @@ class Mqtt:
             else:
                 self._client = outcome
                 self._filters.clear()
+                self._unanswered.clear()
                 outcome.on_connect = self._on_connect
                 outcome.on_disconnect = self._on_disconnect
                 outcome.on_publish = self._on_publish
@@ -363,6 +338,9 @@ class Mqtt:
     def _on_publish(
         self, client: Client, _: object, mid: int, code: ReasonCode, __: object
     ) -> None:
+        if mid in self._unanswered:
+            self._unanswered.discard(mid)
+            return
         self._facts.append(Acked(mid, code.value, str(code)))
 
     def _on_subscribe(

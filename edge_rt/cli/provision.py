@@ -41,7 +41,7 @@ def authority(authority: Path, fleet: str) -> None:
 @click.option("--fleet", default="home", show_default=True)
 @_out
 def request(name: str, fleet: str, out: Path) -> None:
-    """Make a key and a request for it. NAME: the device, broker, @receiver or @operator."""
+    """Make a key and a request. NAME: device, broker, @receiver, @operator or @homeassistant."""
     from edge_rt.fleet.certificates import make_request, write_private
 
     made = make_request(name, fleet)

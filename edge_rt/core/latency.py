@@ -9,12 +9,39 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from math import ceil, frexp
+from typing import NamedTuple
 
 LOWEST_S = 1e-7  # below the cost of reading the clock nothing can be told apart
 # 30 octaves reach 107 s: longer than any stage may take before its supervisor ends it.
 OCTAVES = 30
 PARTS = 16  # parts an octave: a bucket is at most 1/16 wide, its middle at most 3.2 % off
 _BUCKETS = OCTAVES * PARTS
+
+
+class Snapshot(NamedTuple):
+    """All that was recorded up to a moment: counts by bucket and sum in seconds, by stage."""
+
+    counts: dict[str, array[int]]
+    total: dict[str, float]
+
+
+def between(before: Snapshot, after: Snapshot) -> dict[str, dict[str, float]]:
+    """LatencyRecorder.summary() of what came between two snapshots of one recorder.
+
+    The longest is known to its bucket only, within 3.2 %. A recorder that was reset since counts
+    from its reset.
+    """
+    out: dict[str, dict[str, float]] = {}
+    for stage, counts in after.counts.items():
+        old = before.counts[stage]
+        total = after.total[stage]
+        if all(a >= b for a, b in zip(counts, old, strict=True)):
+            counts = array("Q", (a - b for a, b in zip(counts, old, strict=True)))
+            total -= before.total[stage]
+        filled = [index for index, number in enumerate(counts) if number]
+        if filled:
+            out[stage] = _row(counts, max(0.0, total), _middle(filled[-1]))
+    return out
 
 
 class LatencyRecorder:
@@ -53,28 +80,20 @@ class LatencyRecorder:
         """
         if not 0.0 <= percent <= 100.0:
             raise ValueError(f"percentile {percent} is outside 0 to 100")
-        counts = self._counts[stage]
-        rank = max(1, ceil(sum(counts) * percent / 100.0))
-        seen = 0
-        for index, number in enumerate(counts):
-            seen += number
-            if seen >= rank:
-                return min(_middle(index), self._longest[stage])
-        return None
+        return _percentile(self._counts[stage], percent, self._longest[stage])
 
     def summary(self) -> dict[str, dict[str, float]]:
         """For each stage with records: count, and mean_ms, p50_ms, p95_ms, p99_ms, max_ms."""
         out: dict[str, dict[str, float]] = {}
         for stage in self._counts:
-            number = self.count(stage)
-            if not number:
-                continue
-            row = {"count": number, "mean_ms": 1e3 * self._total[stage] / number}
-            for percent in (50, 95, 99):
-                row[f"p{percent}_ms"] = 1e3 * (self.percentile(stage, percent) or 0.0)
-            row["max_ms"] = 1e3 * self._longest[stage]
-            out[stage] = {key: round(value, 6) for key, value in row.items()}
+            if self.count(stage):
+                out[stage] = _row(self._counts[stage], self._total[stage], self._longest[stage])
         return out
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the present, for between(). Other threads may take one: a record that is made
+        meanwhile may be in the counts and not yet in the sum."""
+        return Snapshot({k: v[:] for k, v in self._counts.items()}, dict(self._total))
 
     def reset(self) -> None:
         """Forget everything recorded, for figures a reporting period."""
@@ -82,6 +101,25 @@ class LatencyRecorder:
             for index in range(_BUCKETS):
                 counts[index] = 0
             self._longest[stage] = self._total[stage] = 0.0
+
+
+def _percentile(counts: array[int], percent: float, longest: float) -> float | None:
+    rank = max(1, ceil(sum(counts) * percent / 100.0))
+    seen = 0
+    for index, number in enumerate(counts):
+        seen += number
+        if seen >= rank:
+            return min(_middle(index), longest)
+    return None
+
+
+def _row(counts: array[int], total: float, longest: float) -> dict[str, float]:
+    number = sum(counts)
+    row = {"count": number, "mean_ms": 1e3 * total / number}
+    for percent in (50, 95, 99):
+        row[f"p{percent}_ms"] = 1e3 * (_percentile(counts, percent, longest) or 0.0)
+    row["max_ms"] = 1e3 * longest
+    return {key: round(value, 6) for key, value in row.items()}
 
 
 def _bucket(seconds: float) -> int:

@@ -86,6 +86,14 @@ class SignalHealth:
             "not_finite_share": round(self._not_finite / seen, 6),
         }
 
+    def totals(self) -> dict[str, int]:
+        """Running totals: samples, and of these saturated and not_finite."""
+        return {
+            "samples": self._samples,
+            "saturated": self._saturated,
+            "not_finite": self._not_finite,
+        }
+
     def _update(self, t_s: npt.NDArray[np.float64], acc_g: Float32Array) -> list[Change]:
         good = np.isfinite(acc_g).all(axis=1)
         self._samples += len(acc_g)

@@ -11,6 +11,19 @@ from edge_rt.core.manifest import Struct
 _Text = Annotated[str, Meta(max_length=256)]
 
 
+class HomeAssistantConfig(Struct, frozen=True):
+    """Announce the device to Home Assistant; needs no access from there but to the broker.
+
+    prefix    Home Assistant's discovery prefix
+    ok_topic  where a press of "I'm OK" is sent, to be signed there by who holds the operations key
+              (Home Assistant can sign nothing); empty: there is no such button
+    """
+
+    enabled: bool = False
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "homeassistant"
+    ok_topic: Annotated[str, Meta(pattern=r"^[^+#\x00]*$", max_length=256)] = ""
+
+
 class MqttConfig(Struct, frozen=True):
     """The way to the broker.
 
@@ -24,6 +37,7 @@ class MqttConfig(Struct, frozen=True):
     session_s    for so long the broker keeps messages to a device that is away
     window       messages without PUBACK at once (the broker's Receive Maximum may lower it)
     resend_s     events without a receipt for so long are sent again
+    telemetry_s  how often `dt/` reports are sent; 0: never
     alarm_patience_s  an alarm without a receipt for so long sounds the local siren
     """
 
@@ -43,6 +57,8 @@ class MqttConfig(Struct, frozen=True):
     window: Annotated[int, Meta(ge=1, le=100)] = 20
     resend_s: Annotated[float, Meta(ge=1, le=600)] = 15.0
     alarm_patience_s: Annotated[float, Meta(ge=1, le=600)] = 30.0
+    telemetry_s: Annotated[float, Meta(ge=0, le=86400)] = 60.0
+    home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
     def __post_init__(self) -> None:
         if bool(self.cert) != bool(self.key):

@@ -12,6 +12,7 @@ from edge_rt.core.fall import AlarmMachine, Event, FallRules, Transition
 from edge_rt.core.hop import Hop
 from edge_rt.core.latency import LatencyRecorder
 from edge_rt.core.signal import SignalHealth
+from edge_rt.core.telemetry import FallTotals, Histogram, score_edges
 from edge_rt.core.timebase import ClockCounters
 from edge_rt.core.types import SampleBlock
 
@@ -53,6 +54,7 @@ class FallPipeline:
     range_g    the sensor saturates at +- this
     armed      whether it watches from the start
     simulated  announcements say that nobody wears this sensor
+    scale      of the scores, as in the bundle's `output`, for telemetry only
     clock      seconds, for latencies only: no decision depends on it
     """
 
@@ -65,9 +67,11 @@ class FallPipeline:
         range_g: float,
         armed: bool = True,
         simulated: bool = False,
+        scale: str = "logit",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.latency = LatencyRecorder(STAGES)
+        self._scores = Histogram(score_edges(scale))
         self._detector = detector
         self._machine = AlarmMachine(rules, new_id, armed=armed)
         self._health = SignalHealth(range_g)
@@ -105,6 +109,7 @@ class FallPipeline:
         out: list[Announcement] = []
         for hop in hops:
             self._last = hop
+            self._scores.add(hop.score)
             steps = self._machine.step(self._on_machine_time(hop))
             if steps:
                 out += self._tell(steps)
@@ -178,6 +183,20 @@ class FallPipeline:
             "detector_problem": self._problem,
             "latency": self.latency.summary(),
         }
+
+    def totals(self) -> FallTotals:
+        """Running totals for telemetry; any thread may ask."""
+        clock = self._detector.counters
+        signal = {
+            **self._health.totals(),
+            "gaps": clock.gaps,
+            "repeated": clock.repeated,
+            "backward": clock.backward,
+            "late": clock.late,
+            "detector_failures": self._failures,
+        }
+        scores = self._scores
+        return FallTotals(self.latency.snapshot(), scores.edges, tuple(scores.counts), signal)
 
     def save(self) -> dict[str, Any]:
         """JSON-able state of the alarm, to be stored after every announcement."""

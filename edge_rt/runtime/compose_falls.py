@@ -15,12 +15,11 @@ from edge_rt.core.fall import OPEN, FallRules, rules_for
 from edge_rt.core.manifest import FallManifest
 from edge_rt.falls.detector import FallDetector
 from edge_rt.falls.pipeline import FallPipeline
-from edge_rt.runtime.actuators import Siren
+from edge_rt.runtime.alarm_siren import siren_follows
 from edge_rt.runtime.compose import Place, announcer
 from edge_rt.runtime.fall_memory import FallMemory, logged_stages
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.sources import make_accelerometer
-from edge_rt.runtime.teller import Notice
 
 
 class Settings(Protocol):
@@ -58,8 +57,9 @@ def make_falls(place: Place, settings: Settings | None) -> Falls:
         lambda: uuid.uuid4().hex,
         range_g=source.range_g,
         simulated=isinstance(config.source, SimulatedAccelerometer),
+        scale=manifest.output.scale,
     )
-    place.recorder.listen(_siren_follows(place.siren), urgent=True)
+    place.recorder.listen(siren_follows(place.siren), urgent=True)
     announce = announcer(place.recorder, f"{manifest.name} {manifest.version}")
     memory = FallMemory(place.folder, place.boot_id, time.monotonic)
     restored = memory.restore(pipeline, logged_stages(place.recorder))
@@ -117,19 +117,3 @@ def _open(config: Config) -> Bundle:
     bundle = open_bundle(folder, runtime.engine, runtime.threads)
     bundle.interpreter.warm_up()
     return bundle
-
-
-_SOUNDS = frozenset({"prealarm", "alarm"})
-_SILENCES = frozenset({"cancelled", "resolved"})
-
-
-def _siren_follows(siren: Siren) -> Callable[[Notice], None]:
-    def listener(notice: Notice) -> None:
-        if notice.event.kind != "fall":
-            return
-        if notice.event.what in _SOUNDS:
-            siren.sound(notice.event.what)
-        elif notice.event.what in _SILENCES:
-            siren.silence()
-
-    return listener

@@ -10,8 +10,12 @@ from edge_rt.core.config import Config
 from edge_rt.core.twin import Desired
 from edge_rt.core.uplink_wire import Topics
 from edge_rt.runtime.compose import Place
+from edge_rt.runtime.face_service import FaceService
+from edge_rt.runtime.fall_service import FallService
+from edge_rt.runtime.home_assistant_service import HomeAssistantService
 from edge_rt.runtime.letters import Letter
 from edge_rt.runtime.places import EVENTS_NAME, TWIN_NAME
+from edge_rt.runtime.reporting import make_home_assistant
 from edge_rt.runtime.twin_service import TwinService
 from edge_rt.runtime.uplink_service import UplinkService
 
@@ -21,13 +25,16 @@ class MqttPart:
 
     def __init__(self, place: Place) -> None:
         device = place.config.device
+        self._place = place
+        self._topics = Topics(device.fleet, device.name)
+        self._home: HomeAssistantService | None = None
         self._watchers: list[Callable[[Config], None]] = []
         file = StateFile(place.folder / TWIN_NAME, Desired)
         twin = self._twin = TwinService(place.config, file, self._apply)
         twin.load()
         self._uplink = UplinkService(
             twin.config.mqtt,
-            Topics(device.fleet, device.name),
+            self._topics,
             place.recorder,
             place.folder / EVENTS_NAME,
             lambda incident: place.siren.sound("alarm"),
@@ -35,12 +42,27 @@ class MqttPart:
             handlers={
                 "twin/desired": lambda _, body: Letter("twin/reported", twin.desire(body), True)
             },
-            greetings=lambda: [Letter("twin/reported", twin.report(), True)],
+            greetings=self._greet,
         )
 
-    def start(self) -> None:
-        """Connect, and stay so."""
+    def start(self, falls: FallService | None, faces: FaceService | None) -> None:
+        """Connect, and stay so; falls, faces: what there is to be shown at home."""
+        place = self._place
+        home = self._home = make_home_assistant(
+            self._topics, self._twin.config.mqtt, place.folder, falls, faces
+        )
+        home.send = self._uplink.post
+        place.recorder.listen(home.notice)
         self._uplink.start()
+
+    def post(self, letter: Letter) -> None:
+        """Send a letter while there is a connection; forgotten without one."""
+        self._uplink.post(letter)
+
+    def refresh(self) -> None:
+        """Bring what Home Assistant shows up to date."""
+        if self._home is not None:
+            self._home.refresh()
 
     def stop(self) -> None:
         """Say `stopped` and hang up."""
@@ -69,6 +91,10 @@ class MqttPart:
         if status["alarms_unheard"]:
             found.append(f"{status['alarms_unheard']} alarms without a receipt")
         return found
+
+    def _greet(self) -> list[Letter]:
+        at_home = self._home.greet() if self._home is not None else []
+        return [*at_home, Letter("twin/reported", self._twin.report(), True)]
 
     def _apply(self, config: Config) -> None:
         for apply in self._watchers:

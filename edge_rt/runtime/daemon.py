@@ -30,6 +30,7 @@ from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.logs import set_up
 from edge_rt.runtime.places import EVENTS_NAME
 from edge_rt.runtime.recorder import Recorder
+from edge_rt.runtime.reporting import Parts, telemetry
 from edge_rt.runtime.restoring import finish_restore
 from edge_rt.runtime.stamps import Stamps, read_boot_id
 
@@ -131,7 +132,11 @@ class Daemon:
         recorder.flush(FIRST_EVENT_S)
         if self._mqtt is not None:
             self._stack.callback(self._mqtt.stop)
-            self._mqtt.start()
+            self._mqtt.start(self._falls, self._faces)
+        parts = Parts(self._falls, self._faces, self._mqtt)
+        self._stack.enter_context(
+            telemetry(state.path, recorder, stamps, parts, config.mqtt.telemetry_s)
+        )
         table = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
         ).table()

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from edge_rt.adapters.templates import Person
 from edge_rt.bundle import open_bundle
 from edge_rt.core.config import Config
 from edge_rt.core.errors import CameraError, EdgeRtError, InputError
+from edge_rt.core.latency import between
 from edge_rt.core.manifest import EmbedManifest, distance_within
 from edge_rt.core.match import Gallery
 from edge_rt.core.types import Camera, Float32Array, Frame
@@ -96,6 +98,9 @@ class Worker:
         self._frames = self._dropped = 0
         self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
         self._beat_s = 0.0
+        # One count a verdict or a reason of the quality gate: a dozen words.
+        self._tally: Counter[str] = Counter()
+        self._told = (self._pipeline.latency.snapshot(), 0, 0)
         self._models = {b.manifest.name: b.manifest.version for b in (detect, embed)}
         self._engine = embed.interpreter.engine
 
@@ -191,7 +196,9 @@ class Worker:
     # ---- seeing ----
 
     def _look(self, frame: Frame) -> None:
-        self._link.send(self._seen(frame.t_s, self._pipeline.process(frame.image)))
+        seen = self._pipeline.process(frame.image)
+        self._tally[seen.reason or ("no_face" if seen.embedding is None else "good")] += 1
+        self._link.send(self._seen(frame.t_s, seen))
 
     def _seen(self, t_s: float, seen: Observation) -> Seen:
         if seen.embedding is None:
@@ -221,6 +228,20 @@ class Worker:
             "verify": self._verify,
             "list": lambda args: self._listed(),
             "remove": self._remove,
+            "totals": lambda args: self._totals(),
+        }
+
+    def _totals(self) -> dict[str, Any]:
+        """What has happened since this was last asked for; aggregates only."""
+        latency, frames, dropped = self._told
+        self._told = (self._pipeline.latency.snapshot(), self._frames, self._dropped)
+        seen, self._tally = dict(self._tally), Counter()
+        return {
+            "latency": between(latency, self._told[0]),
+            "frames": self._frames - frames,
+            # A camera that was opened anew counts from zero.
+            "dropped": self._dropped - dropped if self._dropped >= dropped else self._dropped,
+            "seen": seen,
         }
 
     def _listed(self) -> dict[str, Any]:

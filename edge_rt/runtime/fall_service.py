@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from edge_rt.core.errors import DaemonError
 from edge_rt.core.fall import Event, FallRules, State
+from edge_rt.core.telemetry import FallTotals
 from edge_rt.core.types import Accelerometer, Announce, SampleBlock
 from edge_rt.falls.pipeline import Announcement, FallPipeline
 from edge_rt.runtime.accelerometer import AccelerometerReader
@@ -133,6 +134,17 @@ class FallService:
             "problem": self._problem,
             **self._pipeline.status(),
         }
+
+    def alarm_state(self) -> tuple[str, str]:
+        """The alarm machine's state, and the open incident or nothing; cheap."""
+        machine = self._pipeline.machine
+        return machine.state.value, machine.incident or ""
+
+    def totals(self) -> FallTotals:
+        """Running totals for telemetry."""
+        totals = self._pipeline.totals()
+        totals.signal["blocks_dropped"] = self._dropped
+        return totals
 
     # ---- in the reader's thread ----
 

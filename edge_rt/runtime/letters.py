@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from edge_rt.core.errors import InputError
@@ -10,15 +11,43 @@ from edge_rt.core.uplink_wire import Topics
 
 
 class Letter(NamedTuple):
-    """`topic` is what follows the device's own base."""
+    """`topic` is what follows the device's own base; absolute: it is the whole topic.
+
+    qos  0: for what a later one makes worthless; lost with the connection, and no PUBACK comes
+    """
 
     topic: str
     payload: bytes
     retain: bool = False
+    qos: int = 1
+    absolute: bool = False
 
 
 # Gets topic (without the base) and payload; may answer. Runs on the uplink's thread: must not wait.
 Handler = Callable[[str, bytes], Letter | None]
+
+
+# Reports and states; what overflows is older than what stays.
+MAX_LETTERS = 64
+
+
+class Outbox:
+    """What other threads send: if there is a connection, else it is forgotten (greetings say what
+    must be known later)."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._letters: deque[Letter] = deque(maxlen=MAX_LETTERS)
+        self._wake = wake
+
+    def put(self, letter: Letter) -> None:
+        """Any thread; returns at once."""
+        self._letters.append(letter)
+        self._wake()
+
+    def take(self) -> Iterator[Letter]:
+        """What has been put, oldest first."""
+        while self._letters:
+            yield self._letters.popleft()
 
 
 class Inbox:

@@ -6,4 +6,6 @@ from edge_rt.adapters.templates import KEY_NAME, STORE_NAME
 
 EVENTS_NAME, FALL_NAME, UNLOCK_NAME = "events.db", "fall.json", "unlock.json"
 TWIN_NAME = "twin.json"
+# Not part of a backup: it is about the broker, not the device.
+ANNOUNCED_NAME = "home-assistant.json"
 STATE_FILES = (EVENTS_NAME, FALL_NAME, UNLOCK_NAME, TWIN_NAME, STORE_NAME, KEY_NAME)

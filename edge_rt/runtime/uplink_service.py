@@ -28,7 +28,7 @@ from edge_rt.core.uplink_link import Backoff, Event, Link, State
 from edge_rt.core.uplink_wire import Status, Topics, decode_receipt
 from edge_rt.core.wire import Lane
 from edge_rt.runtime.alarm_latency import AlarmLatency
-from edge_rt.runtime.letters import Handler, Inbox, Letter
+from edge_rt.runtime.letters import Handler, Inbox, Letter, Outbox
 from edge_rt.runtime.receipt_writer import ReceiptWriter
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.teller import Notice
@@ -92,6 +92,8 @@ class UplinkService:
         self._reader = EventReader(log_path)
         self._logid = ""
         self._notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
+        self._outbox = Outbox(self._mqtt.wake)
+        self.post = self._outbox.put  # from any thread
         self._writer = ReceiptWriter(recorder)
         self._latency = AlarmLatency(boot_id)
         self._told: set[tuple[str, str]] = set()
@@ -183,6 +185,9 @@ class UplinkService:
                 self._mqtt.abort()
                 self._on_closed(mqtt.Closed(False, "the broker sends no PUBACK"))
             self._send()
+        for letter in self._outbox.take():
+            if self._link.state is State.ONLINE:
+                self._post(letter)
         self._cry_for_help(now)
         for fact in self._mqtt.poll(self._timeout_s()):
             self._handlers[type(fact)](fact)
@@ -350,9 +355,9 @@ class UplinkService:
                     log.warning("uplink: alarm %s was received at last", alarm.incident)
 
     def _post(self, letter: Letter) -> int | None:
-        topic = f"{self._topics.base}/{letter.topic}"
-        token = self._mqtt.publish(topic, letter.payload, retain=letter.retain)
-        if token is not None:
+        topic = letter.topic if letter.absolute else f"{self._topics.base}/{letter.topic}"
+        token = self._mqtt.publish(topic, letter.payload, retain=letter.retain, qos=letter.qos)
+        if token is not None and letter.qos:
             self._uplink.sent_other(token, self._clock())
         return token
 
