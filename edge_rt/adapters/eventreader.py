@@ -124,4 +124,7 @@ def _storage_errors(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         if "no such table" in str(error):  # between the file's making and its first commit
             raise StorageError(f"{path}: no event log yet; start the daemon once") from None
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+            # A journal of a killed writer is to be rolled back first; that is the writer's.
+            raise StorageError(f"{path}: was cut off; start the daemon once") from None
         raise StorageError(f"{path}: {error}; free or mend the disk") from error
