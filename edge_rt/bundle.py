@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edge_rt.adapters.bundle_files import BundleFiles, read_bundle, read_golden
 from edge_rt.adapters.tflite import Interpreter
-from edge_rt.core.errors import InputError, ManifestError
+from edge_rt.core.errors import InputError, ManifestError, ModelError
 from edge_rt.core.manifest import (
     BlazeFaceOutput,
     EmbeddingOutput,
@@ -85,7 +85,10 @@ def open_bundle(name_or_path: str | Path, engine: str = "auto", threads: int = 1
         raise ManifestError(
             f"{files.folder}: needs edge_rt {needed}, this is {__version__}; upgrade edge_rt"
         )
-    interpreter = Interpreter(files.model, engine, threads)
+    try:
+        interpreter = Interpreter(files.model, engine, threads)
+    except ModelError as error:
+        raise ModelError(f"{files.folder}: {error}") from None
     check_tensors(files.manifest, interpreter, str(files.folder))
     return Bundle(files.manifest, interpreter, files)
 
@@ -112,10 +115,15 @@ def check_tensors(manifest: Manifest, interpreter: Interpreter, where: str) -> N
     shapes = sorted(o.shape for o in interpreter.outputs)
     wanted = sorted(_output_shapes(manifest))
     if shapes != wanted:
-        raise ManifestError(f"{where}: the manifest's outputs are {wanted}, the model's {shapes}")
+        raise ManifestError(
+            f"{where}: the manifest's outputs are {wanted}, the model's {shapes}; "
+            "correct [output] or publish the model that belongs to it"
+        )
     for t in (tensor, *interpreter.outputs):
         if t.dtype.kind in "iu" and t.scale <= 0.0:
-            raise ManifestError(f"{where}: tensor {t.name} is {t.dtype} without a scale")
+            raise ManifestError(
+                f"{where}: tensor {t.name} is {t.dtype} without a scale; quantize it anew"
+            )
 
 
 def _output_shapes(manifest: Manifest) -> list[tuple[int, ...]]:

@@ -39,6 +39,10 @@ def test_golden_vectors_that_differ_are_told(tmp_path: Path, engine: str) -> Non
     [
         ('"y"', '"jrk"', "channel 'jrk' is unknown; this runtime knows x, y, z"),
         ("window = 8", "window = 9", "the manifest's input is (1, 1, 9, 3)"),
+        ("window = 8", "windw = 8", "unknown key 'windw' in [input]; did you mean 'window'?"),
+        ('task = "fall"', 'task = "fell"', "task: Invalid value 'fell'; choose fall, face-detect"),
+        ('task = "fall"', "", "the top level has no key 'task'; choose fall, face-detect"),
+        ("sha256 =", "sha =", "unknown key 'sha' in [files]; did you mean 'sha256'?"),
         ('kind = "score"', 'kind = "score"\nscale = "odds"', "odds"),
         ('minimum_runtime = "0.1.0"', 'minimum_runtime = "9.0.0"', "upgrade edge_rt"),
         ("schema = 1", "schema = 2", "too old or too new"),

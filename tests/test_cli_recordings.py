@@ -103,6 +103,13 @@ def test_a_folder_is_called_one(say: Say, bundle: Path, tmp_path: Path) -> None:
     one_line(say("replay", "fall", tmp_path, "--bundle", bundle), 2, f"{tmp_path}: a folder; name")
 
 
+def test_a_bundle_of_junk_is_named(say: Say, trials: Path, tmp_path: Path) -> None:
+    folder = tiny.bundle(tmp_path / "junk", b"<!doctype html> certainly no model")
+    one_line(
+        say("replay", "fall", trials, "--bundle", folder), 3, f"{folder}: not a TFLite file", "; "
+    )
+
+
 def test_recordings_are_opened_before_models(say: Say, tmp_path: Path) -> None:
     gone, still = tmp_path / "gone.mp4", tmp_path / "grey.pgm"
     still.write_bytes(b"P5 160 120 255\n" + bytes([128]) * (160 * 120))

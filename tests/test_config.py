@@ -43,6 +43,9 @@ def test_sections_and_drivers_are_read() -> None:
     assert config.faces.camera == OpenCVCamera(width=320)
 
 
+ACCELEROMETERS = ["choose ", "simulated", "replay"]
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -50,7 +53,10 @@ def test_sections_and_drivers_are_read() -> None:
         ("[fals]\n", ["top level", "'fals'", "did you mean 'falls'"]),
         ("[falls.source]\ndriver = 'replay'\nfile = 'x'\nspede = 2", ["did you mean 'speed'"]),
         ("[falls.alarm]\nqqqqqqq = 1", ["falls.alarm", "valid keys: ", "cancel_window_s"]),
-        ("[falls.source]\ndriver = 'mpu'", ["falls.source", "mpu"]),
+        ("[falls.source]\ndriver = 'mpu'", ["'mpu'", "falls.source.driver", *ACCELEROMETERS]),
+        ("[falls.source]\nfile = 'x'", ["[falls.source] has no key 'driver'", *ACCELEROMETERS]),
+        ("[falls.source]\ndriver = 'replay'", ["[falls.source] has no key 'file'; add it"]),
+        ("[faces.camera]\ndriver = 'usb'", ["choose opencv, replay, demo"]),
         ("[falls]\nlost_s = -1", ["falls.lost_s", "> 0"]),
         ("[device]\nname = 'a/b'", ["device.name"]),
         ("[runtime]\nthreads = 'two'", ["runtime.threads", "int"]),

@@ -57,7 +57,7 @@ def test_a_crash_is_reported_by_its_signal(tmp_path: Path) -> None:
 
 
 def test_a_hang_is_ended_with_the_whole_process_group(tmp_path: Path, engine: str) -> None:
-    folder = tiny.bundle(tmp_path / "b", tiny.endless(60_000), 60_000, ("x", "y", "z", "w"))
+    folder = tiny.bundle(tmp_path / "b", tiny.endless(60_000), 60_000, ("x", "y", "z", "jerk"))
     start = time.monotonic()
     with pytest.raises(ModelError, match=r"no end after 1 s of .*; the model hangs"):
         probe(folder, engine, timeout_s=1)

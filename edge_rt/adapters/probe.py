@@ -122,6 +122,8 @@ def probe(
         raise ModelError(f"{path}: no end after {timeout_s:g} s of {stage}; the model hangs")
     if lines and lines[-1].error:
         said = lines[-1].error
+        if "; " not in said:  # an engine's own words, which end in no remedy
+            said += "; do not use this file"
         raise error_from(lines[-1].kind, said if str(path) in said else f"{path}: {said}")
     if lines and lines[-1].report is not None and code == 0:
         return _judged(lines[-1].report, path)

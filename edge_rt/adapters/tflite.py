@@ -118,7 +118,10 @@ class Interpreter:
                 self._native = native.Interpreter(model_content=model, num_threads=threads)
                 self._native.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"{self.engine} cannot load the model: {_first_line(error)}") from None
+            reason = _first_line(error).rstrip(".")
+            raise ModelError(
+                f"{self.engine} cannot load the model: {reason}; {_remedy(reason)}"
+            ) from None
         self._model = model  # the engine keeps a pointer into it
         self.inputs = tuple(_tensor(d) for d in self._native.get_input_details())
         self.outputs = tuple(_tensor(d) for d in self._native.get_output_details())
@@ -252,6 +255,12 @@ def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
     """Smallest and largest value of an integer type; making np.iinfo costs 3 us at each call."""
     info = np.iinfo(dtype)
     return int(info.min), int(info.max)
+
+
+def _remedy(reason: str) -> str:
+    if "custom op" in reason or "Flex" in reason:
+        return "convert it with built-in operations only"
+    return "convert and publish it anew, or use another engine"
 
 
 def _first_line(error: Exception) -> str:

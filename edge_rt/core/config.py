@@ -6,16 +6,13 @@ smallest valid file is an empty one: it watches a simulated wearer and opens no 
 
 from __future__ import annotations
 
-import difflib
-import re
-import typing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from edge_rt.core.errors import ConfigError
 from edge_rt.core.manifest import Struct
+from edge_rt.core.typed_toml import decode_toml
 from edge_rt.core.unlock import UnlockRules
 from edge_rt.core.uplink_config import MqttConfig
 
@@ -179,48 +176,5 @@ def parse_config(text: bytes | str, where: str) -> Config:
 
     Raises ConfigError that names the file, the key and, for an unknown one, the nearest valid key.
     """
-    try:
-        config: Config = msgspec.toml.decode(text, type=Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(str(error))}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}") from None
+    config: Config = decode_toml(text, Config, where, ConfigError)
     return config
-
-
-_UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<path>[^`]*)`)?")
-_AT = re.compile(r"(?P<what>.*) - at `\$\.?(?P<path>[^`]*)`")
-
-
-def _explain(message: str) -> str:
-    unknown = _UNKNOWN.search(message)
-    if unknown:
-        key, path = unknown["key"], unknown["path"] or ""
-        valid = sorted(_keys_at(path))
-        near = difflib.get_close_matches(key, valid, 1, 0.5)
-        remedy = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
-        return f"unknown key {key!r} in {_section(path)}; {remedy}"
-    at = _AT.fullmatch(message)
-    if at:
-        return f"{at['path']}: {at['what']}; correct this value"
-    return message
-
-
-def _section(path: str) -> str:
-    return f"[{path}]" if path else "the top level"
-
-
-def _keys_at(path: str) -> set[str]:
-    """Names allowed in the section; for a choice of drivers, those of all of them."""
-    types: list[Any] = [Config]
-    for step in filter(None, path.split(".")):
-        types = [
-            member
-            for kind in types
-            for field in msgspec.structs.fields(kind)
-            if field.encode_name == step
-            for member in (typing.get_args(field.type) or (field.type,))
-            if isinstance(member, type) and issubclass(member, msgspec.Struct)
-        ]
-    names = {field.encode_name for kind in types for field in msgspec.structs.fields(kind)}
-    return names | {"driver" for kind in types if kind.__struct_config__.tag_field == "driver"}

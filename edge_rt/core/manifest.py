@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_rt.core.errors import ConfigError, ManifestError
+from edge_rt.core.typed_toml import decode_toml
 
 MANIFEST_NAME = "model.toml"
 SCHEMA = 1
@@ -218,10 +219,7 @@ def parse_manifest(text: bytes | str, where: str) -> Manifest:
     Raises ManifestError for malformed TOML, unknown or missing keys, values of the wrong type or
     range, an unknown schema, or a model / golden file that the file table does not list.
     """
-    try:
-        manifest: Manifest = msgspec.toml.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{where}: {error}; correct the manifest and publish it anew") from None
+    manifest: Manifest = decode_toml(text, Manifest, where, ManifestError)
     if manifest.schema != SCHEMA:
         raise ManifestError(
             f"{where}: schema {manifest.schema} is not {SCHEMA}; this runtime is too old or too new"
