@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +71,25 @@ def test_replay_tells_what_the_daemon_would_announce(say: Say, trials: Path, bun
     assert summary["trial"] == "f1" and summary["is_fall"] is True and summary["hops"] > 100
     code, out, _ = say("replay", "fall", trials, "--bundle", bundle, "--trial", "a1")
     assert code == 0 and "fall.prealarm" not in out and out.startswith("\nsummary")
+
+
+def test_a_terminal_sees_progress_and_a_file_none_of_it(trials: Path, bundle: Path) -> None:
+    ours, terminal = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_rt", "replay", "fall", trials, "--bundle", bundle],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+        timeout=60,
+        env={**os.environ, "TERM": "xterm"},
+        check=False,
+    )
+    os.close(terminal)
+    seen = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert "samples" in seen and "fall.prealarm" not in seen
+    assert "fall.prealarm" in done.stdout and "samples" not in done.stdout
 
 
 def test_nothing_is_told_before_it_was_decided(say: Say, trials: Path, bundle: Path) -> None:

@@ -62,17 +62,23 @@ def choose_engine(name: str = "auto", numpy_version: str = np.__version__) -> st
     if not available:
         raise ConfigError("no inference engine is installed; run: pip install ai-edge-litert")
     chosen = available[0] if name == "auto" else name
-    if chosen not in available:
-        raise ConfigError(
-            f"engine {chosen!r} is not installed; run: pip install {ENGINES[chosen][1]}, "
-            f"or set engine = {available[0]!r}"
-        )
-    if chosen == "tflite-runtime" and int(numpy_version.split(".")[0]) >= 2:
+    if not _bears(chosen, numpy_version):
         raise ConfigError(
             f"tflite-runtime does not work with numpy {numpy_version}; "
             "run: pip install 'numpy<2', or install ai-edge-litert"
         )
+    if chosen not in available:
+        other = [e for e in available if _bears(e, numpy_version)]
+        raise ConfigError(
+            f"engine {chosen!r} is not installed; run: pip install {ENGINES[chosen][1]}"
+            + (f", or set engine = {other[0]!r}" if other else "")
+        )
     return chosen
+
+
+def _bears(engine: str, numpy_version: str) -> bool:
+    """tflite-runtime was built against numpy 1 and never again."""
+    return engine != "tflite-runtime" or int(numpy_version.split(".")[0]) < 2
 
 
 def _tensor(detail: dict[str, Any]) -> Tensor:
