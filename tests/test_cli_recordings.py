@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -80,7 +81,7 @@ def test_a_terminal_sees_progress_and_a_file_none_of_it(trials: Path, bundle: Pa
         stdout=subprocess.PIPE,
         stderr=terminal,
         text=True,
-        timeout=60,
+        timeout=20,
         env={**os.environ, "TERM": "xterm"},
         check=False,
     )
@@ -90,6 +91,28 @@ def test_a_terminal_sees_progress_and_a_file_none_of_it(trials: Path, bundle: Pa
     assert done.returncode == 0
     assert "samples" in seen and "fall.prealarm" not in seen
     assert "fall.prealarm" in done.stdout and "\x1b" not in done.stdout
+
+
+def test_what_is_told_stands_above_the_bar(trials: Path, bundle: Path) -> None:
+    ours, terminal = pty.openpty()
+    words = ["replay", "fall", trials, "--bundle", bundle, "--speed", "30"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "edge_rt", *map(str, words)],
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm"},
+    ) as child:
+        os.close(terminal)
+        seen = b""
+        while b"summary" not in seen:  # the bar is gone by then
+            seen += os.read(ours, 65536)
+        with contextlib.suppress(OSError):  # EIO: nobody has the terminal open any more
+            while os.read(ours, 65536):
+                pass
+        assert child.wait(60) == 0
+    os.close(ours)
+    before = seen[: seen.index(b"fall.suspected")].rsplit(b"\n", 1)[-1].rsplit(b"\x1b[2K", 1)[-1]
+    assert b"samples" in seen and b"samples" not in before
 
 
 def test_nothing_is_told_before_it_was_decided(say: Say, trials: Path, bundle: Path) -> None:

@@ -15,6 +15,12 @@ Advance = Callable[[int, int | None], None]
 MAX_ITEMS = 12  # of a list in one cell; --json has them all
 
 
+def say(line: str) -> None:
+    """One line on stdout; above the bar of `progress` where both go to one terminal."""
+    # Named, else click finds its own way round what rich has put in the place of stdout.
+    click.echo(line, file=sys.stdout)
+
+
 def print_json(value: Any) -> None:
     """One compact JSON line; NaN and infinity become null, numpy values plain numbers and lists."""
     click.echo(msgspec.json.encode(value, enc_hook=_plain))
@@ -30,7 +36,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], indent
     for line in ([h.upper() for h in headers], *cells):
         aligned = zip(line, widths, numeric, strict=True)
         text = "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned)
-        click.echo(" " * indent + text.rstrip())
+        say(" " * indent + text.rstrip())
 
 
 def print_tree(values: Mapping[str, Any], indent: int = 0) -> None:
@@ -44,19 +50,21 @@ def print_tree(values: Mapping[str, Any], indent: int = 0) -> None:
                 rows = [[name, *row.values()] for name, row in value.items()]
                 print_table([str(key), *columns], rows, indent)
                 continue
-            click.echo(f"{pad}{key}")
+            say(f"{pad}{key}")
             print_tree(value, indent + 2)
         else:
-            click.echo(f"{pad}{str(key).ljust(width)}  {_cell(value)}".rstrip())
+            say(f"{pad}{str(key).ljust(width)}  {_cell(value)}".rstrip())
 
 
 @contextlib.contextmanager
-def progress(label: str) -> Iterator[Advance]:
+def progress(label: str, *, json_lines: bool = False) -> Iterator[Advance]:
     """Yields `advance(done, total)`; draws a bar when stderr is a terminal, else does nothing.
 
-    total: None while nobody knows.
+    total: None while nobody knows; json_lines: they are printed meanwhile, and have a terminal for
+    themselves.
     """
-    if not sys.stderr.isatty():
+    here = sys.stdout.isatty()
+    if not sys.stderr.isatty() or (here and json_lines):
         yield lambda done, total: None
         return
     from rich.console import Console
@@ -64,7 +72,6 @@ def progress(label: str) -> Iterator[Advance]:
 
     # While it draws, rich takes over what is printed, to put it above the bar: results that go to
     # a file must stay out of its hands.
-    here = sys.stdout.isatty()
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=here) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -91,7 +91,7 @@ def fall(
     times = chosen.times_s()
     size = max(1, round(BLOCK_S * chosen.rate_hz))
     begun, events = time.monotonic(), 0
-    with output.progress("samples") as advance:
+    with output.progress("samples", json_lines=as_json) as advance:
         for start in range(0, len(times), size):
             block = SampleBlock(times[start : start + size], chosen.acc_g[start : start + size])
             if speed is not None:
@@ -161,7 +161,7 @@ def face(
     last = ""
     camera.open()
     try:
-        with output.progress("frames") as advance:
+        with output.progress("frames", json_lines=as_json) as advance:
             begun_s = None
             for number, (stamp_s, image) in enumerate(_frames(camera), 1):
                 begun_s = stamp_s if begun_s is None else begun_s
@@ -218,7 +218,7 @@ def _event(t_s: float, what: str, data: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.print_json({"t_s": round(t_s, 3), "event": what, "data": data})
         return
-    click.echo(f"{t_s:9.2f} s  {what}")
+    output.say(f"{t_s:9.2f} s  {what}")
     if data:
         output.print_tree(data, indent=13)
 
@@ -228,7 +228,7 @@ def _score(status: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.print_json(line)
     elif line["t_s"] is not None:
-        click.echo(
+        output.say(
             f"{line['t_s']:9.2f} s  score {line['score']:7.2f}  peak {line['peak_g']:6.2f} g  "
             f"{line['state']}"
         )
