@@ -32,7 +32,7 @@ def test_frames_depend_on_seed_and_number_alone() -> None:
     again.frame(7)
     assert (one.frame(5) == again.frame(5)).all()
     assert (one.frame(5) != other.frame(5)).any()
-    assert (one.frame(5) == one.frame(5 + 9 * 8)).all()  # after eight rounds the noise recurs too
+    assert (one.frame(5) == one.frame(5 + 9 * 32)).all()  # after 32 rounds the noise recurs too
 
 
 def test_the_picture_moves_and_is_noisy() -> None:

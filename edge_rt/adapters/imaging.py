@@ -17,6 +17,10 @@ import numpy.typing as npt
 from edge_rt.core.errors import InputError
 from edge_rt.core.types import Float32Array, ImageArray
 
+# The pictures here are small: OpenCV's pool costs a frame more than it gives, and would take its
+# cores from whatever else runs.
+cv2.setNumThreads(1)
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".bmp", ".webp"})
 MAX_PIXELS = 64_000_000  # a 64 MP still is 192 MB decoded; more would not fit beside the models
 

@@ -19,7 +19,9 @@ from edge_rt.core.types import Frame, ImageArray
 
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 15.0
 NOISE_LEVELS = 3.0  # standard deviation of a small sensor indoors, in grey levels
-NOISE_TILES = 8  # noise pictures that take turns: drawing a million normals a frame costs 20 ms
+# Noise is drawn once, a little larger than a picture, and each frame is shown another part of it:
+# drawing a million normals anew costs 20 ms a frame.
+NOISE_MARGIN = 32
 MOTION_BLUR_PX = 0.9  # blur while a person moves into place
 EMPTY_S = 2.5  # longer than the unlock machine waits before it takes an attempt for ended
 
@@ -58,7 +60,7 @@ class Clip:
             raise ValueError("a clip needs scenes that last a frame at least")
         random = np.random.default_rng(seed)
         self._phases = random.uniform(0.0, 2.0 * math.pi, (len(self._scenes), 4))
-        shape = (NOISE_TILES, HEIGHT, WIDTH, 3)
+        shape = (HEIGHT + NOISE_MARGIN, WIDTH + NOISE_MARGIN, 3)
         noise = random.normal(128.0, NOISE_LEVELS, shape).round()
         self._noise = np.clip(noise, 0, 255).astype(np.uint8)
         fall = np.linspace(70.0, 110.0, HEIGHT)[:, np.newaxis, np.newaxis]
@@ -81,7 +83,8 @@ class Clip:
             picture = soften(picture, blur_px)
         gain = 1.0 + 0.15 * math.sin(0.9 * t_s + phases[2])
         lift = 8.0 * math.sin(0.6 * t_s + phases[3])
-        return expose(picture, gain, lift, self._noise[number % NOISE_TILES])
+        x, y = 7 * number % NOISE_MARGIN, 13 * number % NOISE_MARGIN
+        return expose(picture, gain, lift, self._noise[y : y + HEIGHT, x : x + WIDTH])
 
     def _look(
         self,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_rt.adapters.imaging import to_tensor, warp
 from edge_rt.bundle import Bundle
 from edge_rt.core.blazeface import Detection, decode, make_anchors, overlap
 from edge_rt.core.errors import ManifestError
 from edge_rt.core.manifest import DetectManifest
-from edge_rt.core.types import ImageArray
+from edge_rt.core.types import Float32Array, ImageArray
 
 # Side of the second look in units of the face box: the face then fills half of the input.
 NEAR_SIDE = 2.0
@@ -61,6 +63,11 @@ class FaceDetector:
         self._swap = spec.colour == "rgb"
         self._square: ImageArray = np.empty((spec.height, spec.width, 3), np.uint8)
         self._input = np.empty(interpreter.inputs[0].shape, interpreter.inputs[0].dtype)
+        # One byte a score: every value it can take is worked out once.
+        self._score_table: Float32Array | None = None
+        head = interpreter.outputs[self._scores_at].dtype
+        if head.itemsize == 1:
+            self._score_table = self._scores(np.arange(256, dtype=np.uint8).view(head))
         # Told what the network is shown, uint8 (size, size, 3) blue-green-red: for calibration.
         self.on_look: Callable[[ImageArray], None] | None = None
         self.threshold = manifest.decision.threshold.value if threshold is None else threshold
@@ -100,6 +107,14 @@ class FaceDetector:
                 return found
         return None
 
+    def _scores(self, raw: npt.NDArray[Any]) -> Float32Array:
+        """Probabilities of the score head's raw values, same shape."""
+        if self._score_table is not None:
+            return self._score_table[raw.view(np.uint8)]
+        logits = self._interpreter.dequantize(raw, self._scores_at)
+        logits = (logits - np.float32(self._offset)) * np.float32(self._scale)
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0))), np.float32)
+
     def _look(
         self, image: ImageArray, left: float, top: float, side: float, threshold: float
     ) -> list[Detection]:
@@ -117,9 +132,7 @@ class FaceDetector:
         to_tensor(self._square, self._table, self._swap, self._input[0])
         raw = self._interpreter.invoke(self._input)
         k = self._scores_at
-        logits = self._interpreter.dequantize(raw[k][0, :, 0], k)
-        logits = (logits - np.float32(self._offset)) * np.float32(self._scale)
-        scores = 1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))
+        scores = self._scores(raw[k][0, :, 0])
         chosen = np.flatnonzero(scores >= threshold)
         if not len(chosen):
             return []
