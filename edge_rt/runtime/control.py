@@ -92,18 +92,22 @@ class ControlServer:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.unlink(missing_ok=True)  # the state lock proves no live daemon owns it
-            listener.bind(str(self._path))
-            os.chmod(self._path, 0o660)
+            # Under its name only when it answers: a client never meets a socket that does not. One
+            # that a killed daemon left is replaced; the state lock proves no live one owns it.
+            new = self._path.with_name(self._path.name + ".new")
+            new.unlink(missing_ok=True)
+            listener.bind(str(new))
+            os.chmod(new, 0o660)
             if self._group_id is not None:
-                os.chown(self._path, -1, self._group_id)
+                os.chown(new, -1, self._group_id)
+            listener.listen(MAX_CONNECTIONS)
+            os.replace(new, self._path)
         except OSError as error:
             listener.close()
             raise StorageError(
                 f"cannot make the control socket {self._path}: {error.strerror}; "
                 "choose another runtime.run_dir or mend its permissions"
             ) from None
-        listener.listen(MAX_CONNECTIONS)
         self._listener = listener
         threading.Thread(target=self._accept, name="control", daemon=True).start()
 

@@ -55,8 +55,8 @@ def load_config(path: Path) -> Config:
 
 def run(config_path: Path) -> int:
     """Run until SIGTERM or SIGINT. Raises what `Daemon.start` raises."""
-    set_up()
     config = load_config(config_path)
+    set_up()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
