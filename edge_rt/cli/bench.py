@@ -48,10 +48,13 @@ def _measure(part: str, engine: str, effort: Any, quick: bool) -> Any:
     if part == "falls":
         return measure.bench_falls(open_bundle("fall-waist", engine), effort)
     if part == "faces":
+        from edge_rt.core.config import FaceConfig
         from edge_rt.evaluation.bench_faces import bench_faces
 
-        models = open_bundle("face-detect", engine), open_bundle("face-embed", engine)
-        return bench_faces(*models, effort.frames)
+        threads = FaceConfig().threads  # as the daemon runs it
+        embed = open_bundle("face-embed", engine, threads)
+        result = bench_faces(open_bundle("face-detect", engine), embed, effort.frames)
+        return {"embedder_threads": threads, **result}
     if part == "wrapper":
         names = factory_bundles()
         return [measure.bench_wrapper(open_bundle(name, engine), effort) for name in names]

@@ -132,6 +132,7 @@ class FaceConfig(Struct, frozen=True):
     distance     overrides the embedder bundle's threshold, within the bundle's own bounds
     template_key credential name ($CREDENTIALS_DIRECTORY) or path of a 0600 file; empty: a key
                  made at first use inside the state folder
+    threads      of the embedder, which is large enough to gain by them; its output is the same
     hang_s       a worker silent for so long is killed and replaced
     memory_mb    a worker that grows beyond this is replaced (a leak must not starve falls)
     """
@@ -140,6 +141,7 @@ class FaceConfig(Struct, frozen=True):
     armed: bool = True
     detect: str = "face-detect"
     embed: str = "face-embed"
+    threads: Annotated[int, Meta(ge=1, le=4)] = 2
     distance: float | None = None
     template_key: str = ""
     hang_s: Positive = 5.0

@@ -82,7 +82,7 @@ class Worker:
         self._link = link
         self._config = faces
         detect = open_bundle(faces.detect, runtime.engine, runtime.threads)
-        embed = open_bundle(faces.embed, runtime.engine, runtime.threads)
+        embed = open_bundle(faces.embed, runtime.engine, faces.threads)
         self._pipeline = FacePipeline(detect, embed)
         self._pipeline.warm_up()
         assert isinstance(embed.manifest, EmbedManifest)  # FacePipeline refused anything else
