@@ -74,3 +74,19 @@ def test_the_engine_says_nothing_of_itself(
     open_bundle(tiny.bundle(tmp_path / "b", tiny.scorer()), engine)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+def test_input_written_in_place_gives_the_same(engine: str) -> None:
+    if "face-detect" not in factory_bundles():
+        pytest.skip("no factory bundle face-detect")
+    interpreter = open_bundle("face-detect", engine).interpreter
+    (tensor,) = interpreter.inputs
+    raw = np.random.default_rng(0).integers(-128, 128, tensor.shape).astype(tensor.dtype)
+    copied = interpreter.invoke(raw)
+    interpreter.input_view()[...] = raw
+    for one, other in zip(copied, interpreter.invoke_filled(), strict=True):
+        assert (one == other).all()
+    interpreter.input_view()[...] = 0
+    assert any(
+        (one != other).any() for one, other in zip(copied, interpreter.invoke_filled(), strict=True)
+    )

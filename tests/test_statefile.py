@@ -68,16 +68,6 @@ def test_what_is_no_state_is_refused(tmp_path: Path, data: bytes, complaint: str
         made(tmp_path).load()
 
 
-def test_damage_is_kept_aside(tmp_path: Path) -> None:
-    file = AtomicFile(tmp_path / "f")
-    assert file.set_aside() is None
-    file.write(b"1")
-    assert file.set_aside() == tmp_path / "f.bad-0"
-    file.write(b"2")
-    assert file.set_aside() == tmp_path / "f.bad-1"
-    assert (tmp_path / "f.bad-0").read_bytes() == b"1"
-
-
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"):
         AtomicFile(tmp_path / "gone" / "f").write(b"")

@@ -59,24 +59,6 @@ class AtomicFile:
                 f"{self.path}: cannot be written ({error.strerror}); free or mend the disk"
             ) from None
 
-    def set_aside(self) -> Path | None:
-        """Rename to the first free `<name>.bad-<n>` (n below 100); None if there is no file.
-
-        Raises StorageError.
-        """
-        if not self.path.exists():
-            return None
-        names = (self.path.with_name(f"{self.path.name}.bad-{n}") for n in range(100))
-        aside = next((name for name in names if not name.exists()), None)
-        if aside is None:
-            raise StorageError(f"{self.path}: 100 damaged copies beside it; remove some")
-        try:
-            os.rename(self.path, aside)
-            _sync_folder(self.path.parent)
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror}; check the disk") from None
-        return aside
-
 
 class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int

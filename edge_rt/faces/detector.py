@@ -62,7 +62,6 @@ class FaceDetector:
         self._table = interpreter.quantize(np.linspace(spec.low, spec.high, 256))
         self._swap = spec.colour == "rgb"
         self._square: ImageArray = np.empty((spec.height, spec.width, 3), np.uint8)
-        self._input = np.empty(interpreter.inputs[0].shape, interpreter.inputs[0].dtype)
         # One byte a score: every value it can take is worked out once.
         self._score_table: Float32Array | None = None
         head = interpreter.outputs[self._scores_at].dtype
@@ -129,8 +128,9 @@ class FaceDetector:
         warp(image, matrix, self._square)
         if self.on_look is not None:
             self.on_look(self._square)
-        to_tensor(self._square, self._table, self._swap, self._input[0])
-        raw = self._interpreter.invoke(self._input)
+        # Straight into the tensor's memory; no name may hold on to it while the model runs.
+        to_tensor(self._square, self._table, self._swap, self._interpreter.input_view()[0])
+        raw = self._interpreter.invoke_filled()
         k = self._scores_at
         scores = self._scores(raw[k][0, :, 0])
         chosen = np.flatnonzero(scores >= threshold)

@@ -88,10 +88,6 @@ class Child:
             while line := stderr.readline(MAX_LOG_LINE):
                 log.info("%d: %s", self.pid, line.decode("utf-8", "replace").rstrip())
 
-    def exit_code(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
-        return self._process.poll()
-
     def resident_mb(self) -> float:
         """Its resident memory in MB; 0 when it is gone (proc(5), statm)."""
         try:
