@@ -34,15 +34,16 @@ def ask(run_dir: Path, command: str, as_json: bool, said: str, **arguments: Any)
 @click.pass_context
 def run(ctx: click.Context, config_path: Path, check: bool) -> None:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
-    from edge_rt.runtime import daemon
-
     if check:
+        from edge_rt.runtime.daemon import load_config
         from edge_rt.runtime.preflight import preflight
 
-        preflight(daemon.load_config(config_path))
+        preflight(load_config(config_path))
         click.echo(f"{config_path}: ok")
         return
-    ctx.exit(daemon.run(config_path))
+    from edge_rt.runtime import process
+
+    ctx.exit(process.run(config_path))
 
 
 @click.command()

@@ -51,6 +51,7 @@ KINDS: Mapping[str, Mapping[str, Lane]] = {
     "device": {
         "started": Lane.EVENT,
         "stopped": Lane.EVENT,
+        "degraded": Lane.EVENT,
         "sensor_lost": Lane.EVENT,
         "sensor_back": Lane.EVENT,
         "clock_stepped": Lane.TELEMETRY,

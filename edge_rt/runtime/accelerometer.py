@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,12 +36,18 @@ class AccelerometerReader:
         self._on_block = on_block
         self._on_lost = on_lost
         self._on_end = on_end
+        self._turned_s = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="accelerometer", daemon=True)
 
     def start(self) -> None:
         """Begin to read."""
+        self._turned_s = time.monotonic()
         self._thread.start()
+
+    def stuck_s(self) -> float:
+        """How long ago the thread last turned, a failed try included; 0 once it has ended."""
+        return time.monotonic() - self._turned_s if self._thread.is_alive() else 0.0
 
     def close(self) -> None:
         """Stop; a thread stuck in a driver is left behind (it is a daemon thread)."""
@@ -52,8 +59,10 @@ class AccelerometerReader:
         losses = 0
         while not self._stopping.is_set():
             try:
+                self._turned_s = time.monotonic()
                 self._source.open()
                 while not self._stopping.is_set():
+                    self._turned_s = time.monotonic()
                     block = self._source.read(READ_TIMEOUT_S)
                     if block is not None:
                         losses = 0

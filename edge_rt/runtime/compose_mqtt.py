@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,10 @@ class MqttPart:
     def watch(self, apply: Callable[[Config], None]) -> None:
         """Have new settings applied by this too; it raises ConfigError for what it refuses."""
         self._watchers.append(apply)
+
+    def stuck_s(self) -> float:
+        """How long ago the uplink's thread last turned."""
+        return time.monotonic() - self._uplink.turned_s
 
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 16  # a thread each; the dashboard, a shell or two and the buttons
 MAX_STREAMS = 8  # these stay; the other half is always free for commands
 SMALL_LINE_BYTES = 16 * 1024  # every request but photographs is a few hundred bytes
+TURN_S = 1.0  # without a peer, accepting shows so often that it is alive
 SEND_TIMEOUT_S = 5.0  # a reader that does not read is dropped: it must not pin a thread
 
 Result = Mapping[str, Any]
@@ -86,6 +87,7 @@ class ControlServer:
         # When each peer last began to be idle; infinity while it is being served.
         self._idle_since: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
+        self._turned_s = time.monotonic()
 
     def start(self) -> None:
         """Bind and begin to serve. Raises StorageError when the socket cannot be made."""
@@ -101,6 +103,7 @@ class ControlServer:
             if self._group_id is not None:
                 os.chown(new, -1, self._group_id)
             listener.listen(MAX_CONNECTIONS)
+            listener.settimeout(TURN_S)
             os.replace(new, self._path)
         except OSError as error:
             listener.close()
@@ -110,6 +113,10 @@ class ControlServer:
             ) from None
         self._listener = listener
         threading.Thread(target=self._accept, name="control", daemon=True).start()
+
+    def stuck_s(self) -> float:
+        """How long ago the accepting thread last turned."""
+        return time.monotonic() - self._turned_s
 
     def close(self) -> None:
         """Stop accepting, hang up on everyone, remove the socket."""
@@ -127,8 +134,11 @@ class ControlServer:
     def _accept(self) -> None:
         assert self._listener is not None
         while not self._closing.is_set():
+            self._turned_s = time.monotonic()
             try:
                 connection, _ = self._listener.accept()
+            except TimeoutError:
+                continue
             except OSError as error:
                 if self._closing.is_set():
                     return

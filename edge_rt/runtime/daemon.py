@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,9 @@ from edge_rt import __version__
 from edge_rt.adapters.eventlog import EventLog
 from edge_rt.adapters.statedir import StateDir
 from edge_rt.core.config import Config, parse_config
+from edge_rt.core.crash_loop import Mode
 from edge_rt.core.errors import ConfigError
-from edge_rt.core.wire import source_of
+from edge_rt.core.wire import Lane, source_of
 from edge_rt.runtime.actuators import make_siren
 from edge_rt.runtime.clock import clock_trusted
 from edge_rt.runtime.commands import Commands
@@ -24,15 +24,17 @@ from edge_rt.runtime.compose import Place
 from edge_rt.runtime.compose_faces import make_faces
 from edge_rt.runtime.compose_falls import make_falls
 from edge_rt.runtime.control import ControlServer
+from edge_rt.runtime.crash_guard import CrashGuard
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_memory import FallMemory
 from edge_rt.runtime.fall_service import FallService
-from edge_rt.runtime.logs import set_up
+from edge_rt.runtime.logs import fields
 from edge_rt.runtime.places import EVENTS_NAME
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.reporting import Parts, telemetry
 from edge_rt.runtime.restoring import finish_restore
 from edge_rt.runtime.stamps import Stamps, read_boot_id
+from edge_rt.runtime.teller import Notice
 
 if TYPE_CHECKING:
     from edge_rt.runtime.compose_mqtt import MqttPart
@@ -40,8 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_EVENT_S = 0.5
-LOOK_S = 1.0
-STUCK_S = 10.0  # the fall thread turns ten times a second
+SLOW_S = 1.0  # the fall thread turns ten times a second
 CLOSE_S = 3.0  # systemd waits longer; a disk that takes longer than this is sick
 
 
@@ -51,28 +52,6 @@ def load_config(path: Path) -> Config:
         return parse_config(path.read_bytes(), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name a configuration file") from None
-
-
-def run(config_path: Path) -> int:
-    """Run until SIGTERM or SIGINT. Raises what `Daemon.start` raises."""
-    config = load_config(config_path)
-    set_up()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    daemon = Daemon(config)
-    try:
-        daemon.start()
-        while not stop.wait(LOOK_S):
-            if daemon.stuck_s() > STUCK_S:
-                # A thread inside native code cannot be ended; a process can, and what was open is
-                # saved. Whoever supervises this process starts it anew.
-                log.critical("the fall thread has not turned for %g s; leaving", STUCK_S)
-                time.sleep(LOOK_S)  # the log has a thread of its own
-                os._exit(os.EX_SOFTWARE)
-    finally:
-        daemon.close()
-    return 0
 
 
 class Daemon:
@@ -88,24 +67,32 @@ class Daemon:
         self._falls: FallService | None = None
         self._faces: FaceService | None = None
         self._memory: FallMemory | None = None
+        self._control: ControlServer | None = None
+        self._guard: CrashGuard | None = None
         self._engine = ""
 
-    def start(self) -> None:
+    def start(self, pause: Callable[[float], object] = time.sleep) -> None:
         """Open state, models and sensors, then the control socket.
 
         Raises ConfigError, InputError, PublisherError for what a person must mend first, and
         StorageError when the state folder cannot be used at all. A sensor that is absent, a camera
         that is absent and a full disk are not among them: the daemon runs and says so.
+        pause: waits so many seconds, or less when asked to stop; needed after starts that failed.
         """
-        config = self.config
-        state = self._stack.enter_context(StateDir(Path(config.runtime.state_dir)))
+        state = self._stack.enter_context(StateDir(Path(self.config.runtime.state_dir)))
         finish_restore(state.path)
+        guard = self._guard = CrashGuard(state.path, self.config)
+        guard.begin()
+        if guard.delay_s:
+            pause(guard.delay_s)
+        config = guard.config
         stamps = Stamps(
             source_of(config.device.fleet, config.device.name),
             read_boot_id(),
             clock_trusted=clock_trusted,
         )
         recorder = self._start_recorder(state.path, stamps)
+        recorder.listen(_log_event)
         self._stack.callback(self._say_stopped)
         place = Place(
             config, state.path, stamps.boot_id, recorder, make_siren(config.outputs.siren)
@@ -125,6 +112,9 @@ class Daemon:
             self._stack.callback(made.memory.close)
             self._falls, self._memory, self._engine = made.service, made.memory, made.engine
         recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
+        if guard.mode is not Mode.FULL:
+            log.error("%s", guard.problem())
+            recorder.announce("device", "degraded", guard.report())
         if self._falls is not None:
             self._stack.callback(self._falls.close)
             self._falls.start()
@@ -140,7 +130,8 @@ class Daemon:
         table = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
         ).table()
-        server = ControlServer(Path(config.runtime.run_dir), table, _group_of(state.path))
+        group = _group_of(state.path)
+        server = self._control = ControlServer(Path(config.runtime.run_dir), table, group)
         server.start()
         self._stack.callback(server.close)
         self._ready_s = time.monotonic() - self._born_s
@@ -150,9 +141,50 @@ class Daemon:
         """Stop everything; what was announced is written if the disk lets us."""
         self._stack.close()
 
-    def stuck_s(self) -> float:
-        """How long the fall thread has not turned; 0 without one."""
-        return self._falls.stuck_s() if self._falls is not None else 0.0
+    def stuck_s(self) -> dict[str, float]:
+        """How long ago each loop last turned, by its name in core.turning."""
+        found: dict[str, float] = {}
+        if self._recorder is not None:
+            found["recorder"] = self._recorder.stuck_s()
+        if self._falls is not None:
+            found["falls"] = self._falls.stuck_s()
+            found["accelerometer"] = self._falls.reader_stuck_s()
+        if self._faces is not None:
+            found["faces"] = self._faces.stuck_s()
+        if self._mqtt is not None:
+            found["uplink"] = self._mqtt.stuck_s()
+        if self._control is not None:
+            found["control"] = self._control.stuck_s()
+        return found
+
+    def watches(self) -> bool:
+        """Whether it does what it is for: falls are watched, or not asked for."""
+        return self._falls is None or self._falls.watches()
+
+    @property
+    def mode(self) -> Mode:
+        """How much of the configuration runs."""
+        return self._guard.mode if self._guard is not None else Mode.FULL
+
+    def healthy(self) -> None:
+        """It has run long enough: this start counts as good."""
+        if self._guard is not None:
+            self._guard.healthy()
+
+    def stopped(self) -> None:
+        """It was asked to stop: this start does not count as failed."""
+        if self._guard is not None:
+            self._guard.stopped()
+
+    def failed(self, reason: str) -> None:
+        """It is about to end, and why."""
+        if self._guard is not None:
+            self._guard.failed(reason)
+
+    def try_again(self) -> None:
+        """It is about to end so that the models are tried again."""
+        if self._guard is not None:
+            self._guard.try_again()
 
     def status(self) -> dict[str, Any]:
         """JSON-able: what the daemon sees and does now."""
@@ -183,6 +215,8 @@ class Daemon:
         """What a person should look at; empty on a healthy device."""
         assert self._recorder is not None
         found = []
+        if self._guard is not None and self._guard.problem():
+            found.append(self._guard.problem())
         storage = self._recorder.status()
         if storage.storage == "failing":
             found.append(f"storage: {storage.error} ({storage.pending} events kept in memory)")
@@ -191,7 +225,7 @@ class Daemon:
         if self._mqtt is not None:
             found += [f"mqtt: {problem}" for problem in self._mqtt.problems()]
         if self._falls is not None:
-            if self._falls.stuck_s() > LOOK_S:
+            if self._falls.stuck_s() > SLOW_S:
                 found.append(f"falls: the thread has not turned for {self._falls.stuck_s():.0f} s")
             falls = self._falls.status()
             if falls["sensor"] == "lost":
@@ -222,6 +256,16 @@ class Daemon:
         self._recorder = recorder
         self._stack.callback(recorder.close, CLOSE_S)
         return recorder
+
+
+def _log_event(notice: Notice) -> None:
+    """A line for each event, to be found in the journal by its kind or incident."""
+    event = notice.event
+    extra = {"event": f"{event.kind}.{event.what}", "sequence": event.sequence}
+    if "incident" in event.data:
+        extra["incident"] = str(event.data["incident"])
+    level = logging.WARNING if event.lane is Lane.ALARM else logging.INFO
+    log.log(level, "event %s %s", event.sequence, extra["event"], extra=fields(**extra))
 
 
 def _group_of(folder: Path) -> int:

@@ -93,6 +93,7 @@ class FaceService:
         self._last_outcome: dict[str, Any] | None = None
         self._problem = self._disk_problem = self._camera_detail = ""
         self._heard_s = self._born_s = self._retry_s = 0.0
+        self._turned_s = monotonic()
         self._faults = 0
         self._restarts = 0
         self._stopping = threading.Event()
@@ -102,6 +103,7 @@ class FaceService:
 
     def start(self) -> None:
         """Start the worker and watch over it."""
+        self._turned_s = self._monotonic()
         self._thread.start()
 
     def close(self) -> None:
@@ -122,6 +124,10 @@ class FaceService:
     def arm(self, on: bool) -> None:
         """Look, or close the camera."""
         self._post(("arm", on, None))
+
+    def stuck_s(self) -> float:
+        """How long ago the watching thread last turned; what the worker does is no matter."""
+        return self._monotonic() - self._turned_s
 
     def _post(self, item: _Item) -> None:
         try:
@@ -166,7 +172,7 @@ class FaceService:
         self._drop_worker()
 
     def _turn(self) -> None:
-        now_s = self._monotonic()
+        now_s = self._turned_s = self._monotonic()
         if self._child is None and now_s >= self._retry_s:
             self._spawn(now_s)
         with contextlib.suppress(queue.Empty):

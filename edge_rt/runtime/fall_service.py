@@ -78,6 +78,7 @@ class FallService:
         self._hop_s, self._machine_s, self._hops = now_s, pipeline.now_s, pipeline.hops
         self._state = pipeline.machine.state
         self._dropped = 0
+        self._watches = False
         self._blocks = 0
         self._problem = ""
         self._stopping = threading.Event()
@@ -123,6 +124,14 @@ class FallService:
     def stuck_s(self) -> float:
         """How long ago the thread last turned; it does so ten times a second."""
         return self._monotonic() - self._turned_s
+
+    def reader_stuck_s(self) -> float:
+        """How long ago the thread that reads the sensor last turned."""
+        return self._reader.stuck_s()
+
+    def watches(self) -> bool:
+        """Whether the pipeline turns; a sensor that is absent is being looked for meanwhile."""
+        return self._watches
 
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""
@@ -181,6 +190,7 @@ class FallService:
             self._tell(self._pipeline.tick(self._machine_time(now_s)))
         try:
             self._take(item, now_s)
+            self._watches = True
         finally:
             self._keep(now_s)
 

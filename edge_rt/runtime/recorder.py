@@ -30,6 +30,7 @@ MAX_CALLS = 64
 # A full or sick disk is asked again soon, then seldom: each try may itself take seconds.
 RETRY_FIRST_S = 0.25
 RETRY_LAST_S = 5.0
+TURN_S = 1.0  # an idle writer shows that it is alive
 
 
 class RecorderStatus(NamedTuple):
@@ -70,6 +71,7 @@ class Recorder:
         self._storage, self._error = "opening", ""
         self._place = (0, "", 0)
         self._stopping = False
+        self._turned_s = stamps.monotonic_s()
         # The writer's own:
         self._log: EventLog | None = None
         self._told_low = False
@@ -139,6 +141,10 @@ class Recorder:
             counts = len(self._pending), self._alarms, self._dropped
             return RecorderStatus(self._storage, self._error, *counts, *self._place)
 
+    def stuck_s(self) -> float:
+        """How long ago the writer last turned; a disk that takes nothing holds it up."""
+        return self._stamps.monotonic_s() - self._turned_s
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until all announced so far is committed and told; False if that takes longer."""
         with self._lock:
@@ -166,8 +172,10 @@ class Recorder:
     def _run(self) -> None:
         retry_s, again = RETRY_FIRST_S, False
         while True:
+            self._turned_s = self._stamps.monotonic_s()
             with self._lock:
-                self._work.wait_for(self._has_work)
+                if not self._work.wait_for(self._has_work, TURN_S):
+                    continue
                 if self._stopping:
                     break
             try:

@@ -104,6 +104,7 @@ class UplinkService:
             ("published", "acked", "refused", "receipts", "bad_input", "connects"), 0
         )
         self._error = ""
+        self.turned_s = clock()  # when the thread last turned
         self._session_present = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             mqtt.Connected: self._on_connected,
@@ -158,6 +159,7 @@ class UplinkService:
     def _run(self) -> None:
         self._watch_old_alarms()
         while not self._stop.is_set():
+            self.turned_s = self._clock()
             try:
                 self._turn()
             except StorageError as error:

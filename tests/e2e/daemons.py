@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,18 @@ class Running:
 
 
 @contextlib.contextmanager
-def daemon(folder: Path, config: dict[str, Any], log: str | None = "log") -> Iterator[Running]:
+def daemon(
+    folder: Path,
+    config: dict[str, Any],
+    log: str | None = "log",
+    *,
+    module: str = "edge_rt",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Running]:
     """`edge-rt run` with `config`, state in folder/state unless it says otherwise.
 
     log: name of the file for its stderr; None for a pipe that nobody reads.
+    module: run in place of edge_rt, with the same arguments.
     """
     runtime = {"state_dir": str(folder / "state"), "run_dir": str(folder)}
     merged = {**config, "runtime": {**runtime, **config.get("runtime", {})}}
@@ -72,11 +80,11 @@ def daemon(folder: Path, config: dict[str, Any], log: str | None = "log") -> Ite
     socket_path(folder).unlink(missing_ok=True)  # of one that was killed
     with open(folder / (log or os.devnull), "ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "edge_rt", "run", "--config", str(folder / "config.toml")],
+            [sys.executable, "-m", module, "run", "--config", str(folder / "config.toml")],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file if log else subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         )
     running = Running(folder, process)
     try:

@@ -1,0 +1,132 @@
+"""Counts starts that fail, across processes, and takes away what may be the cause of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_rt import __version__
+from edge_rt.adapters.bundle_files import read_bundle
+from edge_rt.adapters.statefile import StateFile
+from edge_rt.bundle import factory_bundles, locate
+from edge_rt.core import crash_loop
+from edge_rt.core.config import Config
+from edge_rt.core.crash_loop import Mode, Starts
+from edge_rt.core.errors import EdgeRtError, StorageError
+from edge_rt.core.manifest import FallManifest
+
+log = logging.getLogger(__name__)
+
+STARTS_NAME = "starts.json"
+DEFAULT_BUNDLE = "fall-waist"
+
+# From the bundle that the configuration names to the one to fall back on.
+SpareBundle = Callable[[str], str]
+
+
+def factory_spare(name: str) -> str:
+    """The factory bundle for the same place on the body as bundle `name`."""
+    factory = factory_bundles()
+    if name in factory:
+        return name
+    try:
+        manifest = read_bundle(locate(name)).manifest
+    except EdgeRtError as error:
+        log.warning("bundle %s cannot be read: %s", name, error)
+        return DEFAULT_BUNDLE
+    placement = manifest.decision.placement if isinstance(manifest, FallManifest) else ""
+    fitting = f"fall-{placement}"
+    return fitting if fitting in factory else DEFAULT_BUNDLE
+
+
+class CrashGuard:
+    """One for each start; the state folder must be ours. A disk that fails costs only the count.
+
+    mode    how much of the configuration to run
+    config  what to run
+    """
+
+    def __init__(self, folder: Path, config: Config, spare: SpareBundle = factory_spare) -> None:
+        self._file = StateFile(folder / STARTS_NAME, Starts)
+        text = msgspec.json.encode([__version__, config])
+        made_of = hashlib.sha256(text).hexdigest()[:16]
+        self._before = crash_loop.before(self._load(), made_of)
+        self._proved = False
+        self.mode = self._before.mode
+        self.delay_s = self._before.delay_s
+        bundle = config.falls.bundle
+        if self.mode is not Mode.FULL:
+            bundle = spare(bundle)
+        self.config = crash_loop.reduced(config, self.mode, bundle)
+        self._asked = config
+
+    def begin(self) -> None:
+        """This start counts as failed from here on, until `healthy` or `stopped`."""
+        self._save(crash_loop.begun(self._before))
+
+    def healthy(self) -> None:
+        """A healthy minute has passed."""
+        if not self._proved:
+            self._proved = True
+            self._save(crash_loop.healthy(self._before))
+
+    def stopped(self) -> None:
+        """Asked to stop: that is no failure."""
+        if not self._proved:
+            self._save(self._before)
+
+    def failed(self, reason: str) -> None:
+        """It will end now, and why."""
+        if not self._proved:
+            self._save(crash_loop.ended(crash_loop.begun(self._before), reason))
+
+    def try_again(self) -> None:
+        """The next start may use models again."""
+        self._proved = True
+        self._save(crash_loop.spared(self._before))
+
+    def report(self) -> dict[str, Any]:
+        """Data of the event device.degraded; empty in full mode."""
+        if self.mode is Mode.FULL:
+            return {}
+        asked, run = self._asked, self.config
+        return {
+            "mode": self.mode.value,
+            "failed_starts": self._before.failed,
+            "reason": self._before.reason or "killed or crashed; see the service log",
+            "off": [
+                name
+                for name, was, now in (
+                    ("falls", asked.falls.enabled, run.falls.enabled),
+                    ("faces", asked.faces.enabled, run.faces.enabled),
+                )
+                if was and not now
+            ],
+            "bundle": run.falls.bundle if run.falls.enabled else "",
+        }
+
+    def problem(self) -> str:
+        """For the list of problems; empty in full mode."""
+        found = self.report()
+        if not found:
+            return ""
+        off = f", {' and '.join(found['off'])} off" if found["off"] else ""
+        return f"degraded after {found['failed_starts']} failed starts{off}: {found['reason']}"
+
+    def _load(self) -> Starts | None:
+        try:
+            return self._file.load()
+        except StorageError as error:  # damaged, or no disk: counts from nothing
+            log.warning("failed starts are not known: %s", error)
+            return None
+
+    def _save(self, starts: Starts) -> None:
+        try:
+            self._file.save(starts)
+        except StorageError as error:  # the watch goes on without the count
+            log.warning("failed starts are not counted: %s", error)

@@ -1,0 +1,124 @@
+"""The daemon as a process: signals, systemd, the watchdog, and the end."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from edge_rt.adapters.systemd import Notifier
+from edge_rt.core.crash_loop import BARE_S, HEALTHY_S, Mode
+from edge_rt.core.errors import EdgeRtError
+from edge_rt.core.status_line import status_line
+from edge_rt.core.turning import Late, late
+from edge_rt.runtime.daemon import Daemon, load_config
+from edge_rt.runtime.logs import set_up
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+FIRST_LOOK_S = 0.02  # from the start on until falls are watched
+LAST_WORDS_S = 1.0  # the log and the state folder each have so long when the end cannot wait
+START_MARGIN_S = 60.0  # a start that waits first asks for this much more
+
+
+def run(config_path: Path) -> int:
+    """Run until SIGTERM or SIGINT. Raises ConfigError and what `Daemon.start` raises.
+
+    Exit code EX_TEMPFAIL when a daemon without models should be started anew.
+    """
+    # A watchdog's SIGABRT and a native fault leave the stack of every thread in the log.
+    faulthandler.enable()
+    notifier = Notifier()
+    try:
+        config = load_config(config_path)
+        set_up()
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        return _Process(Daemon(config), notifier, stop).run()
+    except EdgeRtError as error:
+        notifier.failed(str(error), error.exit_code)
+        raise
+
+
+class _Process:
+    def __init__(self, daemon: Daemon, notifier: Notifier, stop: threading.Event) -> None:
+        self._daemon = daemon
+        self._notifier = notifier
+        self._stop = stop
+        # Twice within what the watchdog allows (sd_watchdog_enabled(3)).
+        period_s = notifier.watchdog_s / 2
+        self._look_s = min(LOOK_S, period_s) if period_s else LOOK_S
+
+    def run(self) -> int:
+        try:
+            self._daemon.start(self._pause)
+            code = self._watch()
+        except EdgeRtError as error:
+            self._daemon.failed(str(error))
+            raise
+        finally:
+            self._notifier.stopping()
+            self._daemon.close()
+        return code
+
+    def _pause(self, seconds: float) -> None:
+        self._notifier.more_time(seconds + START_MARGIN_S)
+        self._notifier.status(f"waiting {seconds:g} s after starts that failed")
+        self._stop.wait(seconds)
+
+    def _watch(self) -> int:
+        while not self._daemon.watches():
+            if self._stop.wait(FIRST_LOOK_S):
+                return self._stopped()
+            self._check()
+        self._notifier.ready(self._words())
+        ready_s = time.monotonic()
+        while not self._stop.wait(self._look_s):
+            self._check()
+            # Only here: a timer of its own would feed a watchdog over a daemon that hangs.
+            self._notifier.turned(self._words())
+            up_s = time.monotonic() - ready_s
+            if self._daemon.mode is Mode.BARE and up_s > BARE_S:
+                log.warning("without models for %g s; leaving to try them again", BARE_S)
+                self._daemon.try_again()
+                return os.EX_TEMPFAIL
+            if up_s > HEALTHY_S and self._daemon.mode is not Mode.BARE:
+                self._daemon.healthy()
+        return self._stopped()
+
+    def _stopped(self) -> int:
+        self._daemon.stopped()
+        return 0
+
+    def _check(self) -> None:
+        found = late(self._daemon.stuck_s())
+        if found:
+            self._leave(found)
+
+    def _leave(self, found: list[Late]) -> None:
+        """A thread inside native code cannot be ended; a process can, and what was open is saved.
+        Whoever supervises this process starts it anew."""
+        reason = ", ".join(map(str, found))
+        log.critical("%s; leaving", reason)
+        self._notifier.failed(reason, os.EX_SOFTWARE)
+        # The disk may be what is stuck.
+        last = threading.Thread(target=self._daemon.failed, args=(reason,), daemon=True)
+        last.start()
+        last.join(LAST_WORDS_S)
+        time.sleep(LAST_WORDS_S)  # the log has a thread of its own
+        os._exit(os.EX_SOFTWARE)
+
+    def _words(self) -> str:
+        if not self._notifier.listened:
+            return ""
+        try:
+            return status_line(self._daemon.status())
+        except Exception:  # words for a person; what is watched over does not depend on them
+            log.exception("the status line failed")
+            return "status unknown, see the log"

@@ -1,0 +1,143 @@
+"""The daemon as a service manager sees it: ready, alive, hanging, crashing, stopping."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemons import PATIENCE_S, daemon
+
+from edge_rt.core.crash_loop import SPARE_AT
+
+CONFIG = {"falls": {"source": {"driver": "simulated", "scene": "walking"}}}
+HOME = str(Path(__file__).parents[1])  # of the rogues
+
+
+@pytest.fixture(autouse=True)
+def factory(factory_bundle: Callable[[str], Path]) -> None:
+    factory_bundle("fall-waist")
+
+
+class Manager:
+    """Hears what a service says, as systemd would."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}
+
+    def until(self, wanted: str) -> list[dict[str, str]]:
+        """All that is said up to the first message with the key `wanted`."""
+        heard = []
+        end_s = time.monotonic() + PATIENCE_S
+        while (left_s := end_s - time.monotonic()) > 0:
+            self.socket.settimeout(left_s)
+            said = self.socket.recv(8192).decode().split("\n")
+            heard.append(dict(line.split("=", 1) for line in said))
+            if wanted in heard[-1]:
+                return heard
+        raise AssertionError(f"no {wanted} in {heard}")
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    one = Manager(tmp_path / "notify")
+    yield one
+    one.socket.close()
+
+
+def rogue(how: str, manager: Manager | None = None) -> dict[str, Any]:
+    told = manager.environment if manager is not None else {}
+    return {"module": "rogues.daemon", "environment": {"ROGUE": how, "PYTHONPATH": HOME, **told}}
+
+
+def test_ready_then_fed_then_stopping(tmp_path: Path, manager: Manager) -> None:
+    with daemon(tmp_path, CONFIG, environment=manager.environment) as running:
+        (ready,) = manager.until("READY")
+        assert "falls" in ready["STATUS"] and "mqtt off" in ready["STATUS"]
+        # Twice within the watchdog's time, and the words follow what happens.
+        begun_s = time.monotonic()
+        for _ in range(3):
+            manager.until("WATCHDOG")
+        assert time.monotonic() - begun_s < 3.0
+        running.wait(
+            lambda: manager.until("WATCHDOG")[-1]["STATUS"].startswith(
+                "falls watching (simulated)"
+            ),
+            "words about falls",
+        )
+        running.process.terminate()
+        manager.until("STOPPING")
+        assert running.process.wait(PATIENCE_S) == 0
+
+
+def test_a_sensor_that_is_absent_is_ready_all_the_same(tmp_path: Path, manager: Manager) -> None:
+    broken = {"falls": {"source": {"driver": "simulated", "scene": "walking", "repeat": False}}}
+    broken["falls"]["source"]["speed"] = 1000.0  # type: ignore[index]
+    with daemon(tmp_path, broken, environment=manager.environment) as running:
+        manager.until("READY")
+        running.wait(
+            lambda: "not watching (sensor ended)" in manager.until("WATCHDOG")[-1]["STATUS"],
+            "words about the sensor",
+        )
+
+
+@pytest.mark.parametrize("loop", ["falls", "accelerometer"])
+def test_a_loop_that_hangs_is_fed_no_longer_and_ends_the_process(
+    tmp_path: Path, manager: Manager, loop: str
+) -> None:
+    with daemon(tmp_path, CONFIG, **rogue(loop, manager)) as running:
+        said = manager.until("EXIT_STATUS")
+        assert running.process.wait(PATIENCE_S) == os.EX_SOFTWARE
+    assert said[-1]["STATUS"].startswith(f"{loop} has not turned for")
+    assert f"{loop} has not turned" in running.log
+    # The next start knows why.
+    assert loop in (tmp_path / "state" / "starts.json").read_text()
+
+
+def test_a_crash_loop_ends_in_a_daemon_that_says_what_it_lacks(tmp_path: Path) -> None:
+    config = {**CONFIG, "faces": {"enabled": True, "camera": {"driver": "demo"}}}
+    for _ in range(SPARE_AT):
+        with daemon(tmp_path, config) as running:
+            running.stop(signal.SIGKILL)
+    with daemon(tmp_path, config) as running:
+        status = running.status()
+        assert status["faces"] is None and status["falls"]["state"] == "monitoring"
+        assert any(p.startswith("degraded after 3 failed starts") for p in status["problems"])
+        (event,) = [e for e in running.events() if e["type"] == "edge_rt.device.degraded"]
+        assert event["data"]["off"] == ["faces"] and event["data"]["failed_starts"] == SPARE_AT
+        assert running.stop() == 0
+    # A configuration that somebody has mended is run in full.
+    config["faces"] = {"enabled": False}
+    with daemon(tmp_path, config) as running:
+        assert running.status()["problems"] == []
+
+
+def test_a_native_crash_leaves_the_stack_of_every_thread(tmp_path: Path) -> None:
+    with daemon(tmp_path, CONFIG, **rogue("abort")) as running:
+        assert running.process.wait(PATIENCE_S) == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in running.log and "accelerometer.py" in running.log
+
+
+def test_a_wrong_configuration_is_one_line_and_exit_2(tmp_path: Path, manager: Manager) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[falls]\nenable = true\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_rt", "run", "--config", str(path)],
+        env={**os.environ, **manager.environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "unknown key 'enable'" in done.stderr
+    (told,) = manager.until("EXIT_STATUS")
+    assert told["EXIT_STATUS"] == "2" and "unknown key 'enable'" in told["STATUS"]
