@@ -35,8 +35,11 @@ CORE_MAY_NOT_IMPORT = {
 HOMES = {
     "apprise": {"fleet/apprise_notify.py"},
     "ai_edge_litert": {"adapters/tflite.py"},
-    # templates at rest; the certificate authority of a fleet
-    "cryptography": {"adapters/templates.py", "fleet/certificates.py"},
+    # templates at rest; the certificate authority of a fleet; signatures of commands and receipts
+    "cryptography": {
+        *("adapters/templates.py", "fleet/certificates.py"),
+        "adapters/operations_key.py",
+    },
     # arithmetic on pictures; a capture device; a video file
     "cv2": {"adapters/imaging.py", "adapters/camera_opencv.py", "adapters/camera_replay.py"},
     "gpiod": {"adapters/gpio.py"},

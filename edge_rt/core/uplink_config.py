@@ -38,6 +38,8 @@ class MqttConfig(Struct, frozen=True):
     window       messages without PUBACK at once (the broker's Receive Maximum may lower it)
     resend_s     events without a receipt for so long are sent again
     telemetry_s  how often `dt/` reports are sent; 0: never
+    operations_key   file of an Ed25519 public key (PEM); empty: no signed command is accepted
+    signed_receipts  only receipts that are signed with the operations key count
     alarm_patience_s  an alarm without a receipt for so long sounds the local siren
     """
 
@@ -58,6 +60,8 @@ class MqttConfig(Struct, frozen=True):
     resend_s: Annotated[float, Meta(ge=1, le=600)] = 15.0
     alarm_patience_s: Annotated[float, Meta(ge=1, le=600)] = 30.0
     telemetry_s: Annotated[float, Meta(ge=0, le=86400)] = 60.0
+    operations_key: _Text = ""
+    signed_receipts: bool = False
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
     def __post_init__(self) -> None:
@@ -67,3 +71,5 @@ class MqttConfig(Struct, frozen=True):
             raise ValueError("a password needs a username")
         if self.insecure and (self.ca or self.cert):
             raise ValueError("insecure sends everything in the clear; remove it, or ca and cert")
+        if self.signed_receipts and not self.operations_key:
+            raise ValueError("signed_receipts needs operations_key; set both, or neither")

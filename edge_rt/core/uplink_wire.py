@@ -97,6 +97,15 @@ class Status(msgspec.Struct, frozen=True):
     version: Annotated[str, Meta(max_length=64)] = ""
 
 
+class SignedReceipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `ack` where receipts are signed: a receipt as it is, and a signature over
+    `receipt_text` of these very bytes, in 128 lower-case hex digits."""
+
+    receipt: msgspec.Raw
+    signature: Annotated[str, Meta(pattern=r"^[0-9a-f]{128}\Z")]
+
+
+_signed_receipts = msgspec.json.Decoder(SignedReceipt)
 _receipts = msgspec.json.Decoder(ReceiptMessage)
 _statuses = msgspec.json.Decoder(Status)
 
@@ -104,6 +113,30 @@ _statuses = msgspec.json.Decoder(Status)
 def decode_receipt(payload: bytes) -> ReceiptMessage:
     """Raises InputError for what is no receipt."""
     return _decode(_receipts, payload, "receipt")
+
+
+def receipt_text(topics: Topics, receipt: bytes) -> bytes:
+    """What a receipt's signature is over: bound to its device, and good for nothing else. A replay
+    says once more what is still true."""
+    return "\n".join(("edge-rt receipt 1", *topics, "")).encode() + receipt
+
+
+def sign_receipt(topics: Topics, receipt: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+    """The payload of a signed receipt. sign: text to signature, 64 bytes."""
+    signature = sign(receipt_text(topics, receipt)).hex()
+    return msgspec.json.encode(SignedReceipt(msgspec.Raw(receipt), signature))
+
+
+def open_receipt(
+    topics: Topics, payload: bytes, verify: Callable[[bytes, bytes], bool]
+) -> ReceiptMessage:
+    """A signed receipt. Raises InputError for any other, or one that `verify` (text, signature)
+    does not believe."""
+    signed = _decode(_signed_receipts, payload, "signed receipt")
+    receipt = bytes(signed.receipt)
+    if not verify(receipt_text(topics, receipt), bytes.fromhex(signed.signature)):
+        raise InputError("a receipt with a wrong signature")
+    return decode_receipt(receipt)
 
 
 def decode_status(payload: bytes) -> Status:

@@ -138,6 +138,10 @@ class FallPipeline:
         """Cancel, resolve, help_now, arm or disarm, by whom. Raises WrongState."""
         return self._tell(self._machine.command(event, now_s, by))
 
+    def restart(self) -> None:
+        """Begin the detector's window anew; an open incident stays as it is."""
+        self._detector.reset()
+
     def swap(self, bundle: Bundle, rules: FallRules) -> None:
         """Go on with another bundle and its rules; an open incident stays as it is.
 

@@ -21,6 +21,11 @@ class Siren(Protocol):
 
     def silence(self) -> None: ...
 
+    def notice(self) -> None:
+        """One short sound: something is about to be done from afar. A stage that sounds goes on
+        sounding; returns at once."""
+        ...
+
 
 class Lock(Protocol):
     """Opens for one bounded moment."""
@@ -40,6 +45,9 @@ class LogSiren:
 
     def silence(self) -> None:
         log.warning("siren: silent")
+
+    def notice(self) -> None:
+        log.warning("siren: notice")
 
 
 class LogLock:

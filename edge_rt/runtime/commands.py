@@ -13,6 +13,7 @@ from msgspec import Meta
 from edge_rt.adapters.eventreader import EventReader
 from edge_rt.core.errors import ConfigError
 from edge_rt.core.fall import Event as FallEvent
+from edge_rt.core.remote_command import Refused
 from edge_rt.runtime.control import Command
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_service import FallService
@@ -35,6 +36,12 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which pipeline."""
 
     what: Literal["falls", "faces"]
+
+
+class OfIncident(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """incident: only if this is the one that is open; empty: whichever is."""
+
+    incident: Annotated[str, Meta(max_length=64)] = ""
 
 
 class EventsArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,35 +89,44 @@ class Commands:
         self._faces = faces
         self._status = status
 
-    def table(self) -> dict[str, Command]:
-        """Every command by its name."""
+    def table(self, by: str = "control") -> dict[str, Command]:
+        """Every command by its name; by: who will ask, for the record."""
         return {
             "status": Command(NoArgs, lambda _: self._status()),
             "events": Command(EventsArgs, self._events),
-            "cancel": Command(NoArgs, lambda _: self._fall(FallEvent.CANCEL)),
-            "resolve": Command(NoArgs, lambda _: self._fall(FallEvent.RESOLVE)),
-            "help_now": Command(NoArgs, lambda _: self._fall(FallEvent.HELP)),
-            "arm": Command(What, lambda args: self._arm(args.what, True)),
-            "disarm": Command(What, lambda args: self._arm(args.what, False)),
+            "cancel": Command(OfIncident, lambda args: self._end(FallEvent.CANCEL, args, by)),
+            "resolve": Command(OfIncident, lambda args: self._end(FallEvent.RESOLVE, args, by)),
+            "help_now": Command(NoArgs, lambda _: self._fall(FallEvent.HELP, by)),
+            "arm": Command(What, lambda args: self._arm(args.what, True, by)),
+            "disarm": Command(What, lambda args: self._arm(args.what, False, by)),
             "face_enrol": Command(Enrol, self._enrol),
             "face_verify": Command(Images, self._verify),
             "face_list": Command(NoArgs, lambda _: self._face().ask("list", {}, ASK_TIMEOUT_S)),
             "face_remove": Command(Named, self._remove),
         }
 
-    def _fall(self, event: FallEvent) -> dict[str, Any]:
+    def _fall(self, event: FallEvent, by: str) -> dict[str, Any]:
         if self._falls is None:
             raise ConfigError("fall detection is off; set falls.enabled = true in the config")
-        return self._falls.command(event, by="control")
+        return self._falls.command(event, by=by)
+
+    def _end(self, event: FallEvent, args: OfIncident, by: str) -> dict[str, Any]:
+        if args.incident and self._falls is not None:
+            # Between the look and the deed no other incident opens: the table of core.fall_table
+            # leads from the end of one to the next only by way of new samples, seconds later.
+            _, incident = self._falls.alarm_state()
+            if incident != args.incident:
+                raise Refused("other_incident", "that incident is not the one at hand; look again")
+        return self._fall(event, by)
 
     def _face(self) -> FaceService:
         if self._faces is None:
             raise ConfigError("face unlock is off; set faces.enabled = true in the config")
         return self._faces
 
-    def _arm(self, what: str, on: bool) -> dict[str, Any]:
+    def _arm(self, what: str, on: bool, by: str) -> dict[str, Any]:
         if what == "falls":
-            return self._fall(FallEvent.ARM if on else FallEvent.DISARM)
+            return self._fall(FallEvent.ARM if on else FallEvent.DISARM, by)
         self._face().arm(on)
         return {"armed": on}
 

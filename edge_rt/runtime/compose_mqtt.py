@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge_rt.adapters.statefile import StateFile
@@ -11,11 +11,14 @@ from edge_rt.core.config import Config
 from edge_rt.core.twin import Desired
 from edge_rt.core.uplink_wire import Topics
 from edge_rt.runtime.compose import Place
+from edge_rt.runtime.compose_commands import make_remote_commands, receipts
+from edge_rt.runtime.control import Command
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.home_assistant_service import HomeAssistantService
 from edge_rt.runtime.letters import Letter
 from edge_rt.runtime.places import EVENTS_NAME, TWIN_NAME
+from edge_rt.runtime.remote_commands import RemoteCommands
 from edge_rt.runtime.reporting import make_home_assistant
 from edge_rt.runtime.twin_service import TwinService
 from edge_rt.runtime.uplink_service import UplinkService
@@ -29,6 +32,7 @@ class MqttPart:
         self._place = place
         self._topics = Topics(device.fleet, device.name)
         self._home: HomeAssistantService | None = None
+        self._commands: RemoteCommands | None = None
         self._watchers: list[Callable[[Config], None]] = []
         file = StateFile(place.folder / TWIN_NAME, Desired)
         twin = self._twin = TwinService(place.config, file, self._apply)
@@ -41,14 +45,24 @@ class MqttPart:
             lambda incident: place.siren.sound("alarm"),
             boot_id=place.boot_id,
             handlers={
-                "twin/desired": lambda _, body: Letter("twin/reported", twin.desire(body), True)
+                "twin/desired": lambda _, body: Letter("twin/reported", twin.desire(body), True),
+                "cmd/+": self._command,
             },
             greetings=self._greet,
+            open_receipt=receipts(self._topics, place.config.mqtt),
         )
 
-    def start(self, falls: FallService | None, faces: FaceService | None) -> None:
-        """Connect, and stay so; falls, faces: what there is to be shown at home."""
+    def start(
+        self,
+        falls: FallService | None,
+        faces: FaceService | None,
+        table: Mapping[str, Command],
+    ) -> None:
+        """Connect, and stay so; falls, faces: what there is to be shown at home; table: the
+        commands that some may be sent of."""
         place = self._place
+        self._commands = make_remote_commands(place, self._topics, table)
+        self._commands.start()
         home = self._home = make_home_assistant(
             self._topics, self._twin.config.mqtt, place.folder, falls, faces
         )
@@ -67,6 +81,8 @@ class MqttPart:
 
     def stop(self) -> None:
         """Say `stopped` and hang up."""
+        if self._commands is not None:
+            self._commands.close()
         self._uplink.stop()
 
     def config(self) -> Config:
@@ -87,7 +103,9 @@ class MqttPart:
 
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""
-        return self._uplink.status()
+        status = self._uplink.status()
+        status["bad_input"] += self._twin.malformed
+        return {**status, "commands": self._commands.status() if self._commands else {}}
 
     def problems(self) -> list[str]:
         """What a person should look at."""
@@ -96,6 +114,10 @@ class MqttPart:
         if status["alarms_unheard"]:
             found.append(f"{status['alarms_unheard']} alarms without a receipt")
         return found
+
+    def _command(self, topic: str, payload: bytes) -> None:
+        assert self._commands is not None  # nothing comes before start()
+        self._commands.handle(topic, payload)
 
     def _greet(self) -> list[Letter]:
         at_home = self._home.greet() if self._home is not None else []

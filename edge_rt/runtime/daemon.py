@@ -25,11 +25,13 @@ from edge_rt.runtime.compose_faces import make_faces
 from edge_rt.runtime.compose_falls import make_falls
 from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.crash_guard import CrashGuard
+from edge_rt.runtime.device_commands import DeviceCommands
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_memory import FallMemory
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.logs import fields
 from edge_rt.runtime.places import EVENTS_NAME
+from edge_rt.runtime.presence import Presence
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.reporting import Parts, telemetry
 from edge_rt.runtime.restoring import finish_restore
@@ -120,16 +122,20 @@ class Daemon:
             self._falls.start()
         # Whoever finds the control socket finds the log too; a sick disk holds up nothing for long.
         recorder.flush(FIRST_EVENT_S)
+        presence = Presence()
+        recorder.listen(presence.notice)
+        commands = Commands(
+            recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
+        )
+        rows = DeviceCommands(config, self._falls, self._faces, presence, self.status).table()
         if self._mqtt is not None:
             self._stack.callback(self._mqtt.stop)
-            self._mqtt.start(self._falls, self._faces)
+            self._mqtt.start(self._falls, self._faces, commands.table("operator") | rows)
         parts = Parts(self._falls, self._faces, self._mqtt)
         self._stack.enter_context(
             telemetry(state.path, recorder, stamps, parts, config.mqtt.telemetry_s)
         )
-        table = Commands(
-            recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
-        ).table()
+        table = commands.table() | rows
         group = _group_of(state.path)
         server = self._control = ControlServer(Path(config.runtime.run_dir), table, group)
         server.start()

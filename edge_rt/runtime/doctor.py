@@ -121,21 +121,25 @@ def check_models(config: Config) -> Iterator[Check]:
     folders = dict(factory_bundles())
     if not folders:
         yield Check("models", "failed", "no factory bundles in the package", "reinstall edge-rt")
-    wanted = [config.falls.bundle] if config.falls.enabled else []
-    if config.faces.enabled:
-        wanted += [config.faces.detect, config.faces.embed]
-    for name in wanted:
+    for name in configured_models(config):
         try:
             folders.setdefault(name, locate(name))
         except EdgeRtError as error:
             yield failed(f"model {name}", str(error), "correct the configuration")
     for name, folder in folders.items():
-        yield _model(name, folder, config.runtime.engine)
+        yield check_model(name, folder, config.runtime.engine)
 
 
-def _model(name: str, folder: Path, engine: str) -> Check:
+def configured_models(config: Config) -> list[str]:
+    """Names or folders of the bundles that the daemon loads."""
+    wanted = [config.falls.bundle] if config.falls.enabled else []
+    return wanted + ([config.faces.detect, config.faces.embed] if config.faces.enabled else [])
+
+
+def check_model(name: str, folder: Path, engine: str, *, background: bool = False) -> Check:
+    """One bundle, tried in a child process; see `probe` for background."""
     try:
-        report = probe(folder, engine)
+        report = probe(folder, engine, background=background)
     except EdgeRtError as error:
         return failed(f"model {name}", str(error), "reinstall or replace this bundle")
     assert report.golden is not None and report.latency is not None  # the child ran the model

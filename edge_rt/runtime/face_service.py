@@ -49,7 +49,7 @@ BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # a worker that always crashes mus
 STEADY_S = 60.0  # alive for so long: the next fault starts at the shortest back-off again
 
 # What the service's queue carries: (worker generation, message), the worker's end, or a request.
-_Item = tuple[Literal["from", "gone"], int, Any] | tuple[Literal["ask", "arm"], Any, Any]
+_Item = tuple[Literal["from", "gone"], int, Any] | tuple[Literal["ask", "arm", "restart"], Any, Any]
 
 
 class FaceService:
@@ -128,6 +128,10 @@ class FaceService:
     def stuck_s(self) -> float:
         """How long ago the watching thread last turned; what the worker does is no matter."""
         return self._monotonic() - self._turned_s
+
+    def restart(self) -> None:
+        """Replace the worker by a new one, at once."""
+        self._post(("restart", None, None))
 
     def _post(self, item: _Item) -> None:
         try:
@@ -214,6 +218,11 @@ class FaceService:
             case ("arm", on, _):
                 self._armed = on
                 self._tell(Arm(on))
+            case ("restart", _, _):
+                log.warning("faces: the worker is replaced, as somebody asked for")
+                self._problem, self._retry_s = "restarted by a command", 0.0
+                self._restarts += 1
+                self._drop_worker()
             case _:
                 pass  # the last words of a worker that was already replaced
 

@@ -253,7 +253,11 @@ class Worker:
 
     def _enrol(self, args: dict[str, Any]) -> dict[str, Any]:
         images = args["images"]
-        found = self._from_images(images) if images else self._from_camera(ENROL_FRAMES, ENROL_S)
+        found = (
+            self._from_images(images)
+            if images
+            else self._from_camera(ENROL_FRAMES, ENROL_S, new=args.get("new", False))
+        )
         templates = np.stack(found)
         self._check_one_person(templates)
         person = self._store.add(args["name"], templates, time.time())
@@ -303,13 +307,20 @@ class Worker:
             found.append(seen.embedding)
         return found
 
-    def _from_camera(self, frames: int, patience_s: float) -> list[Float32Array]:
+    def _from_camera(
+        self, frames: int, patience_s: float, *, new: bool = False
+    ) -> list[Float32Array]:
+        """new: of somebody who is not enrolled yet; frames of the others are passed over."""
         found: list[Float32Array] = []
         last = self._lost_reason or "no frame came from the camera"
         for frame in self._watch(patience_s):
             seen = self._pipeline.process(frame.image, enrolling=True)
             if seen.embedding is None:
                 last = seen.advice()
+                continue
+            best = self._gallery.best(seen.embedding) if new else None
+            if best is not None and best.distance <= self._threshold:
+                last = "whoever was seen is enrolled already"
                 continue
             found.append(seen.embedding)
             if len(found) == frames:

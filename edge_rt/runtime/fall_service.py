@@ -36,6 +36,7 @@ _Item = (
     | tuple[Literal["lost"], str, None]
     | tuple[Literal["end"], None, None]
     | tuple[Literal["command"], tuple[Event, str], Future[dict[str, Any]]]
+    | tuple[Literal["restart"], None, Future[dict[str, Any]]]
 )
 
 
@@ -115,6 +116,15 @@ class FallService:
                 why = {"event": event.value, "by": by, "fault": "the fall pipeline hangs"}
                 self._announce("fall", "alarm", {"incident": uuid.uuid4().hex, "why": why})
                 return {"state": State.ALARM.value, "problem": why["fault"]}
+            raise DaemonError("the fall pipeline did not answer; see edge-rt status") from None
+
+    def restart(self) -> dict[str, Any]:
+        """Begin the detector's window anew; an open incident stays. Raises DaemonError."""
+        answer: Future[dict[str, Any]] = Future()
+        try:
+            self._inbox.put(("restart", None, answer), timeout=COMMAND_TIMEOUT_S)
+            return answer.result(COMMAND_TIMEOUT_S)
+        except (queue.Full, TimeoutError):
             raise DaemonError("the fall pipeline did not answer; see edge-rt status") from None
 
     def set_rules(self, rules: FallRules) -> None:
@@ -203,6 +213,10 @@ class FallService:
                 self._note_hops(now_s)
             case ("command", (event, by), answer):
                 self._obey(event, by, answer, now_s)
+            case ("restart", _, answer):
+                log.warning("falls: the detector begins anew, as somebody asked for")
+                self._pipeline.restart()
+                answer.set_result(self._pipeline.status())
             case ("lost", reason, _):
                 self._sensor_is("lost", reason)
             case ("end", _, _):

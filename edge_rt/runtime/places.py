@@ -5,7 +5,10 @@ from __future__ import annotations
 from edge_rt.adapters.templates import KEY_NAME, STORE_NAME
 
 EVENTS_NAME, FALL_NAME, UNLOCK_NAME = "events.db", "fall.json", "unlock.json"
-TWIN_NAME = "twin.json"
+TWIN_NAME, COMMANDS_NAME = "twin.json", "commands.json"
 # Not part of a backup: it is about the broker, not the device.
 ANNOUNCED_NAME = "home-assistant.json"
-STATE_FILES = (EVENTS_NAME, FALL_NAME, UNLOCK_NAME, TWIN_NAME, STORE_NAME, KEY_NAME)
+STATE_FILES = (
+    *(EVENTS_NAME, FALL_NAME, UNLOCK_NAME, TWIN_NAME, COMMANDS_NAME),
+    *(STORE_NAME, KEY_NAME),
+)

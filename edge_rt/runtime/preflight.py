@@ -16,6 +16,7 @@ from edge_rt.core.manifest import (
     Manifest,
     distance_within,
 )
+from edge_rt.runtime.compose_commands import operations_key
 from edge_rt.runtime.compose_falls import rules_from
 from edge_rt.runtime.sources import make_accelerometer
 
@@ -23,6 +24,8 @@ from edge_rt.runtime.sources import make_accelerometer
 def preflight(config: Config) -> None:
     """Raises what starting with this configuration would raise, as far as that needs no device."""
     choose_engine(config.runtime.engine)
+    if config.mqtt.enabled:
+        operations_key(config.mqtt)
     if config.falls.enabled:
         manifest = _manifest(config.falls.bundle, FallManifest, "falls.bundle")
         assert isinstance(manifest, FallManifest)

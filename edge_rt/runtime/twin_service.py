@@ -28,6 +28,7 @@ class TwinService:
     def __init__(self, base: Config, file: StateFile[Desired], apply: Apply) -> None:
         self.config = base
         self.version = 0
+        self.malformed = 0  # payloads that were no desired state at all
         self._base = base
         self._file = file
         self._apply = apply
@@ -61,7 +62,7 @@ class TwinService:
             return self.report()
         version = 0
         try:
-            desired = decode_desired(payload)
+            desired = self._decode(payload)
             version = desired.version
             choice = choose(self._base, self.version, desired)
             if choice.version == self.version and choice.config != self.config:
@@ -73,6 +74,13 @@ class TwinService:
             log.warning("desired settings rejected: %s", error)
             self._rejected = Rejected(version, str(error)[:300])
         return self.report()
+
+    def _decode(self, payload: bytes) -> Desired:
+        try:
+            return decode_desired(payload)
+        except InputError:
+            self.malformed += 1
+            raise
 
     def _take(self, desired: Desired, config: Config) -> None:
         self._apply(config)

@@ -25,7 +25,7 @@ from edge_rt.core.patience import Patience
 from edge_rt.core.uplink import Rules, Uplink
 from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.uplink_link import Backoff, Event, Link, State
-from edge_rt.core.uplink_wire import Status, Topics, decode_receipt
+from edge_rt.core.uplink_wire import ReceiptMessage, Status, Topics, decode_receipt
 from edge_rt.core.wire import Lane
 from edge_rt.runtime.alarm_latency import AlarmLatency
 from edge_rt.runtime.letters import Handler, Inbox, Letter, Outbox
@@ -72,6 +72,7 @@ class UplinkService:
         boot_id: str = "",
         handlers: Mapping[str, Handler] | None = None,
         greetings: Callable[[], Sequence[Letter]] = tuple,
+        open_receipt: Callable[[bytes], ReceiptMessage] = decode_receipt,
         rules: Rules | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -82,6 +83,7 @@ class UplinkService:
         self._unheard = unheard
         self._inbox = Inbox(topics, handlers or {})
         self._greetings = greetings
+        self._open_receipt = open_receipt
         self._boot_id = boot_id
         self._clock = clock
         self._mqtt = connection(config, topics, boot_id)
@@ -340,7 +342,7 @@ class UplinkService:
                 if answer is not None:
                     self._post(answer)
                 return
-            message = decode_receipt(fact.payload)
+            message = self._open_receipt(fact.payload)
         except InputError as error:
             self._counts["bad_input"] += 1
             log.warning("uplink: %s", error)
