@@ -136,6 +136,23 @@ def test_alarms_are_power_safe(log: EventLog, event: Any, level: int) -> None:
     assert log._db.execute("PRAGMA synchronous").fetchone() == (level,)
 
 
+def test_no_commit_copies_the_wal_and_checkpoint_does_beside_the_writer(
+    path: Path, log: EventLog
+) -> None:
+    for n in range(300):  # SQLite by itself would have begun after 1,000 pages
+        log.append([alarm(n)])
+    assert log.wal_pages > 1000
+    before = path.stat().st_size
+    assert before < 16 * 4096
+    with log._transaction():  # whatever the writer is at
+        eventlog.checkpoint(path)
+    assert path.stat().st_size > before
+    log.append([alarm()])
+    assert len(everything(path)) == 301
+    with pytest.raises(StorageError):
+        eventlog.checkpoint(path.with_name("absent"))
+
+
 def test_the_files_are_private(log: EventLog, path: Path) -> None:
     log.append([alarm()])
     modes = {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}

@@ -257,6 +257,23 @@ def test_memory_is_bounded_and_alarms_have_room_of_their_own(
     reader.close()
 
 
+def test_an_alarm_waits_for_one_mark_at_most(tmp_path: Path, made: Callable[..., Recorder]) -> None:
+    recorder = made(opener(tmp_path / "events.db"))
+    assert recorder.flush(PATIENT)
+    begun, gate = threading.Event(), threading.Event()
+
+    def slow(log: EventLog) -> int:
+        begun.set()
+        assert gate.wait(PATIENT)
+        return log.last_sequence
+
+    first, second = recorder.ask(slow), recorder.ask(lambda log: log.last_sequence)
+    assert begun.wait(PATIENT)
+    alarm(recorder)
+    gate.set()
+    assert (first.result(PATIENT), second.result(PATIENT)) == (0, 1)
+
+
 # ---- real disks ----
 
 

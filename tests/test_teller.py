@@ -81,3 +81,15 @@ def test_a_listener_that_hangs_is_reported_at_the_end() -> None:
     assert not teller.close(0.01)
     gate.put(None)
     assert teller.close(PATIENT)
+
+
+def test_who_listens_ahead_hears_of_an_alarm_before_its_commit(teller: Teller) -> None:
+    ahead: list[Notice] = []
+    forget = teller.listen_ahead(ahead.append)
+    event = alarm()
+    teller.expect(event)
+    assert ahead == [Notice(event, False)]
+    teller.committed([event.sealed(1, "l")])
+    forget()
+    teller.expect(alarm())
+    assert len(ahead) == 1

@@ -276,3 +276,35 @@ def test_through_any_losses_everything_is_receipted_in_the_end(
                     log.receipted |= done
     assert log.receipted == {e.sequence for e in log.events}
     assert log.uplink.want(now) is None
+
+
+def test_nothing_else_goes_out_while_an_alarm_is_under_way() -> None:
+    log = Log(*[Lane.TELEMETRY] * 8)
+    log.uplink.connected(0, 0, 0.0)
+    assert log.run(0.0) == [1, 2, 3]
+    log.acknowledge([1, 2, 3])
+    log.uplink.alarm_ahead(1.0)
+    assert log.run(1.0) == [], "it is being written"
+    alarm = log.append(Lane.ALARM)
+    assert log.run(1.01) == [alarm]
+    log.acknowledge([alarm])
+    assert log.run(1.02) == [4, 5, 6]
+
+
+def test_an_alarm_that_gets_nowhere_holds_up_nothing_for_long() -> None:
+    log = Log(*[Lane.TELEMETRY] * 8)
+    log.uplink.connected(0, 0, 0.0)
+    log.uplink.tick(0.0)
+    log.uplink.alarm_ahead(1.0)
+    assert log.run(1.0) == []
+    assert log.uplink.next_tick_s() == 1.0 + RULES.ahead_s
+    end = 1.0 + RULES.ahead_s
+    log.uplink.tick(end)
+    assert log.run(end) == [1, 2, 3], "the disk does not take it"
+    log.acknowledge([1, 2, 3])
+    alarm = log.append(Lane.ALARM)
+    log.uplink.alarm_ahead(2.0)
+    log.uplink.news(Lane.ALARM)
+    assert log.run(2.0) == [alarm]
+    assert log.run(2.0 + RULES.ahead_s / 2) == []
+    assert log.run(2.0 + RULES.ahead_s) == [4, 5], "the broker does not answer"

@@ -31,6 +31,12 @@ from edge_rt.core.wire import Event, Lane, encode
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 # One transaction must stay short (an alarm waits behind it) and its memory small.
 MAX_BATCH = 64
+# SQLite would copy the WAL into the database within the very commit that fills it, under an alarm
+# too. checkpoint() does that apart; this many pages (16 MB) only bound a WAL that nobody copies.
+WAL_MAX_PAGES = 4096
+# What a transaction writes besides the bodies: two indices, the table's edge, the sequence.
+_PAGES_EACH = 6
+_PAGE_BYTES = 4096
 # Rows looked at for one `dropped` event.
 _MAX_DROP = 4096
 # A dying card must not fill itself with damaged copies.
@@ -72,6 +78,8 @@ class EventLog:
         self._draft = draft
         self._random = random
         self._last = 0
+        # About what the WAL has grown by since this was last set to 0.
+        self.wal_pages = 0
         with _storage_errors(path):
             try:
                 self._open(check=check)
@@ -106,6 +114,7 @@ class EventLog:
                     self._insert(old, event.id)
                 stored.append(old)
         self._last = last
+        self.wal_pages += sum(len(item.body) for item in stored) // _PAGE_BYTES
         return stored
 
     def mark(self, reader: str, lane: Lane, sequence: int) -> None:
@@ -219,6 +228,7 @@ class EventLog:
             self.path, isolation_level=None, timeout=1.0, check_same_thread=False
         )
         self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_MAX_PAGES}")
         self._db.execute("PRAGMA journal_size_limit = 4194304")
         self._synchronous = ""
         if check:
@@ -316,6 +326,7 @@ class EventLog:
             try:
                 yield
                 self._db.execute("COMMIT")
+                self.wal_pages += _PAGES_EACH
             except BaseException:  # whatever stopped us, no half transaction may stay open
                 with contextlib.suppress(sqlite3.Error):
                     if self._db.in_transaction:
@@ -326,6 +337,21 @@ class EventLog:
         # Closing writes a last checkpoint; the WAL keeps everything if the disk refuses that.
         with contextlib.suppress(sqlite3.Error, AttributeError):
             self._db.close()
+
+
+def checkpoint(path: Path) -> None:
+    """Copy what the WAL holds into the database, beside the writer, whom it never keeps waiting.
+
+    From any thread. Raises StorageError.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # a file that is being replaced is not made here
+    with (
+        _storage_errors(path),
+        contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0)) as db,
+    ):
+        # The sync mode decides whether the copy is on the disk before the WAL is used anew.
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

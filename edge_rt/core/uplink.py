@@ -36,6 +36,8 @@ class Rules(msgspec.Struct, frozen=True):
                     queue for a receiver that is away
     resend_s        without progress for so long, a lane goes again from its oldest; doubles up to
     resend_cap_s    this
+    ahead_s         from an alarm's decision to its PUBACK nothing else goes out, but for no longer
+                    than this: neither a sick disk nor a slow link may stop everything
     refused_s       a lane refused by the broker pauses for so long; doubles up to refused_cap_s
     puback_s        a broker that owes a PUBACK for so long is hung: connect anew
     """
@@ -45,6 +47,7 @@ class Rules(msgspec.Struct, frozen=True):
     unreceipted: int = 800
     resend_s: float = 15.0
     resend_cap_s: float = 300.0
+    ahead_s: float = 0.25
     refused_s: float = 10.0
     refused_cap_s: float = 300.0
     puback_s: float = 30.0
@@ -106,6 +109,8 @@ class Uplink:
         self._in_flight: dict[int, _InFlight] = {}
         self._max_body_bytes = 0  # 0: no limit
         self._too_large: dict[int, None] = {}
+        self._ahead = 0  # alarm stages announced, not yet committed
+        self._ahead_until_s = 0.0  # 0: no alarm is under way
         self.resent = 0
 
     # ---- connection ----
@@ -142,6 +147,13 @@ class Uplink:
     def news(self, lane: Lane) -> None:
         """The log holds something new."""
         self._lanes[lane].more = True
+        if lane is Lane.ALARM:
+            self._ahead = max(0, self._ahead - 1)
+
+    def alarm_ahead(self, now_s: float) -> None:
+        """An alarm stage was decided and is being written: leave processor and line to it."""
+        self._ahead += 1
+        self._ahead_until_s = now_s + self.rules.ahead_s
 
     def want(self, now_s: float) -> Want | None:
         """What to read next, most urgent lane first; None when there is nothing to do."""
@@ -183,7 +195,9 @@ class Uplink:
         if not self.online or len(self._in_flight) >= self.window:
             return None
         reserved = min(self.rules.reserved, self.window - 1)
-        ordinary = len(self._in_flight) < self.window - reserved
+        ordinary = len(self._in_flight) < self.window - reserved and not self._alarm_under_way(
+            now_s
+        )
         for name, lane in self._lanes.items():
             if now_s < lane.hold_s or not (ordinary or name is Lane.ALARM):
                 continue
@@ -261,6 +275,8 @@ class Uplink:
 
     def tick(self, now_s: float) -> None:
         """Let lanes without progress go again."""
+        if now_s >= self._ahead_until_s:
+            self._ahead, self._ahead_until_s = 0, 0.0
         if not self.online:
             return
         for lane in self._lanes.values():
@@ -278,6 +294,7 @@ class Uplink:
             return float("inf")
         times = [self._resend_s(lane) for lane in self._lanes.values() if lane.outstanding]
         times += [lane.hold_s for lane in self._lanes.values() if lane.hold_s and lane.more]
+        times += [self._ahead_until_s] if self._ahead_until_s else []
         times += [m.sent_s + self.rules.puback_s for m in list(self._in_flight.values())[:1]]
         return min(times, default=float("inf"))
 
@@ -290,6 +307,13 @@ class Uplink:
     def unreceipted(self, lane: Lane) -> int:
         """Sent in this process's life, and not receipted."""
         return len(self._lanes[lane].outstanding)
+
+    def _alarm_under_way(self, now_s: float) -> bool:
+        if now_s >= self._ahead_until_s:
+            return False
+        alarms = self._lanes[Lane.ALARM]
+        waiting = self._ahead or alarms.more or alarms.queue
+        return bool(waiting) or any(m.lane is Lane.ALARM for m in self._in_flight.values())
 
     def _room(self, lane: _Lane) -> int:
         if lane.cursor < lane.high:  # going again adds nothing

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from edge_rt.adapters.eventlog import MAX_BATCH, Draft, EventLog
 from edge_rt.core.errors import StorageError
 from edge_rt.core.wire import Event, Lane, lane_of
+from edge_rt.runtime.checkpointer import Checkpointer
 from edge_rt.runtime.stamps import Stamps
 from edge_rt.runtime.teller import Listener, Teller
 
@@ -75,6 +76,7 @@ class Recorder:
         # The writer's own:
         self._log: EventLog | None = None
         self._told_low = False
+        self._checkpointer = Checkpointer()
         self._thread = threading.Thread(target=self._run, name="recorder-write", daemon=True)
         self._thread.start()
 
@@ -122,6 +124,14 @@ class Recorder:
         """
         return self._teller.listen(listener, urgent=urgent)
 
+    def listen_ahead(self, listener: Listener) -> Callable[[], None]:
+        """Have a function called with each alarm stage before it is written, until the function
+        that is returned is called.
+
+        It runs on the thread that announces, with the recorder locked: it may note, and no more.
+        """
+        return self._teller.listen_ahead(listener)
+
     def ask(self, function: Callable[[EventLog], T]) -> Future[T]:
         """Run a function with the log on the writer's thread: marks, receipts, figures.
 
@@ -159,6 +169,7 @@ class Recorder:
             self._work.notify()
         self._thread.join(timeout_s)
         stopped = self._teller.close(timeout_s) and not self._thread.is_alive()
+        stopped = self._checkpointer.close(timeout_s) and stopped
         if stopped:
             for event, ticket in self._pending:
                 log.error("not written before the end: %s %s", event.type, event.id)
@@ -200,7 +211,8 @@ class Recorder:
         with self._lock:
             batch = list(islice(self._pending, MAX_BATCH))
         stored = events.append([event for event, _ in batch], again=again) if batch else []
-        sealed = [place.event for place in stored]
+        placed = zip(batch, stored, strict=True)
+        sealed = [event.sealed(place.sequence, events.logid) for (event, _), place in placed]
         with self._lock:
             self._storage, self._error = "ok", ""
         self._teller.hurry(False)
@@ -214,10 +226,21 @@ class Recorder:
         self._tell_own(events)
         with self._lock:
             self._place = (events.last_sequence, events.logid, events.used_bytes())
-            calls, self._calls = self._calls, deque()
             self._written.notify_all()
-        for function, future in calls:
+        self._answer_calls(events)
+        alarm = any(event.lane is Lane.ALARM for event in sealed)
+        self._checkpointer.committed(events, alarm)
+
+    def _answer_calls(self, events: EventLog) -> None:
+        """Marks and figures: none is answered while an alarm waits, but one each time."""
+        for _ in range(MAX_CALLS):
+            with self._lock:
+                if not self._calls:
+                    return
+                function, future = self._calls.popleft()
             _answer(function, future, events)
+            if self._alarms:
+                return
 
     def _tell_own(self, events: EventLog) -> None:
         """What the log and the recorder have to tell of themselves."""

@@ -45,28 +45,27 @@ class Teller:
         self._queue: deque[tuple[Notice, bool, bool]] = deque(maxlen=MAX_UNTOLD)
         self._urgent: list[Listener] = []
         self._patient: list[Listener] = []
+        self._ahead: list[Listener] = []
         self._hurry = self._telling = self._stopping = False
         self._thread = threading.Thread(target=self._run, name="recorder-tell", daemon=True)
         self._thread.start()
 
     def listen(self, listener: Listener, *, urgent: bool) -> Callable[[], None]:
         """Call it with every notice from now on, until the function that is returned is called."""
-        group = self._urgent if urgent else self._patient
-        with self._lock:
-            group.append(listener)
+        return self._join(self._urgent if urgent else self._patient, listener)
 
-        def forget() -> None:
-            with self._lock:
-                if listener in group:
-                    group.remove(listener)
-
-        return forget
+    def listen_ahead(self, listener: Listener) -> Callable[[], None]:
+        """Call it with each alarm that is expected, at once, on the thread that announces it."""
+        return self._join(self._ahead, listener)
 
     def expect(self, alarm: Event) -> None:
         """An alarm stage that will be told soon, whatever the disk does."""
         with self._lock:
             self._expected[alarm.id] = (time.monotonic() + ALARM_PATIENCE_S, alarm)
             self._news.notify()
+            ahead = tuple(self._ahead)
+        for listener in ahead:
+            _call(listener, Notice(alarm, False))
 
     def committed(self, events: Iterable[Event]) -> None:
         """These are in the log now."""
@@ -96,6 +95,17 @@ class Teller:
             self._news.notify()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def _join(self, group: list[Listener], listener: Listener) -> Callable[[], None]:
+        with self._lock:
+            group.append(listener)
+
+        def forget() -> None:
+            with self._lock:
+                if listener in group:
+                    group.remove(listener)
+
+        return forget
 
     def _run(self) -> None:
         while True:

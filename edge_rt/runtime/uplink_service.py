@@ -9,7 +9,6 @@ import logging
 import random as random_module
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,9 @@ from edge_rt.core.uplink_wire import ReceiptMessage, Status, Topics, decode_rece
 from edge_rt.core.wire import Lane
 from edge_rt.runtime.alarm_latency import AlarmLatency
 from edge_rt.runtime.letters import Handler, Inbox, Letter, Outbox
+from edge_rt.runtime.news import News
 from edge_rt.runtime.receipt_writer import ReceiptWriter
 from edge_rt.runtime.recorder import Recorder
-from edge_rt.runtime.teller import Notice
 from edge_rt.runtime.uplink_connection import connection
 
 log = logging.getLogger(__name__)
@@ -42,8 +41,6 @@ IDLE_S = 5.0
 READ_AGAIN_S = 0.5
 # The clean end waits so long for the broker to take `stopped`.
 GOODBYE_S = 2.0
-# Stages on their way from the recorder's thread to ours; one fall has five.
-MAX_NOTICES = 1024
 # One refusal of each kind is an event; more of them only count.
 MAX_REFUSALS_TOLD = 32
 
@@ -93,11 +90,11 @@ class UplinkService:
         self._patience = Patience(config.alarm_patience_s)
         self._reader = EventReader(log_path)
         self._logid = ""
-        self._notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
         self._outbox = Outbox(self._mqtt.wake)
         self.post = self._outbox.put  # from any thread
         self._writer = ReceiptWriter(recorder)
         self._latency = AlarmLatency(boot_id)
+        self._news = News(self._latency, self._patience, self._mqtt.wake)
         self._told: set[tuple[str, str]] = set()
         self._forget: Callable[[], None] = lambda: None
         self._stop = threading.Event()
@@ -120,13 +117,8 @@ class UplinkService:
 
     def start(self) -> None:
         """Begin; listens to the recorder from now on."""
-        self._forget = self._recorder.listen(self.notice)
+        self._forget = self._news.listen(self._recorder)
         self._thread.start()
-
-    def notice(self, notice: Notice) -> None:
-        """The recorder committed an event; returns at once."""
-        self._notices.append(notice)
-        self._mqtt.wake()
 
     def stop(self, timeout_s: float = GOODBYE_S + 1.0) -> bool:
         """Say `stopped` and end; False if the thread did not come back in time."""
@@ -179,7 +171,7 @@ class UplinkService:
 
     def _turn(self) -> None:
         now = self._clock()
-        self._take_notices(now)
+        self._news.take(self._uplink, now)
         if self._link.state is State.WAITING and now >= self._link.due_s:
             self._link.step(Event.DUE, now)
             self._mqtt.open()
@@ -203,28 +195,12 @@ class UplinkService:
             due.append(self._link.due_s)
         return max(0.0, min(IDLE_S, min(due) - self._clock()))
 
-    def _take_notices(self, now: float) -> None:
-        while self._notices:
-            event = self._notices.popleft().event
-            self._uplink.news(event.lane)
-            if event.lane is Lane.ALARM:
-                self._latency.committed(event, now)
-            if event.kind == "fall":
-                incident = str(event.data.get("incident", ""))
-                self._patience.stage(event.what, incident, int(event.sequence), now)
-
     def _watch_old_alarms(self) -> None:
         """Alarms of an earlier run that nobody has receipted."""
-        after = 0
         try:
             # Through the recorder: it may only just be making the log.
             self._logid = self._recorder.ask(lambda events: events.logid).result(IDLE_S)
-            while found := self._reader.next_unreceipted(Lane.ALARM, after, 100):
-                for stored in found:
-                    event = stored.event
-                    incident = str(event.data.get("incident", ""))
-                    self._patience.stage(event.what, incident, stored.sequence, self._clock())
-                after = found[-1].sequence
+            self._news.watch_old(self._reader, self._clock())
         except (StorageError, InputError, TimeoutError) as error:
             log.warning("uplink: alarms of earlier runs cannot be read yet: %s", error)
 
@@ -234,8 +210,9 @@ class UplinkService:
         now = self._clock()
         self._fill(now)
         while (stored := self._uplink.next(now)) is not None:
-            if self._notices:  # an alarm waits for one message here, not for a window of them
-                self._take_notices(now)
+            # An alarm waits for one message here, not for a window of them.
+            if self._news:
+                self._news.take(self._uplink, now)
                 self._fill(now)
             try:
                 event = stored.event
