@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,16 +78,25 @@ def open_bundle(name_or_path: str | Path, engine: str = "auto", threads: int = 1
     Raises InputError (nothing there), ManifestError (hash, size, or manifest and tensors disagree),
     ModelError (the engine cannot load it), ConfigError (no such engine).
     """
+    files = read_bundle(locate(name_or_path))
+    return assemble(files, lambda model: Interpreter(model, engine, threads))
+
+
+def assemble(files: BundleFiles, load: Callable[[bytes], Interpreter]) -> Bundle:
+    """A bundle from its files and an interpreter that `load` makes of the model's bytes.
+
+    Raises ManifestError (for a newer runtime, or manifest and tensors disagree) and what `load`
+    raises, with the folder's name in front.
+    """
     from edge_rt import __version__
 
-    files = read_bundle(locate(name_or_path))
     needed = files.manifest.minimum_runtime
     if version_tuple(needed) > version_tuple(__version__):
         raise ManifestError(
             f"{files.folder}: needs edge_rt {needed}, this is {__version__}; upgrade edge_rt"
         )
     try:
-        interpreter = Interpreter(files.model, engine, threads)
+        interpreter = load(files.model)
     except ModelError as error:
         raise ModelError(f"{files.folder}: {error}") from None
     check_tensors(files.manifest, interpreter, str(files.folder))
@@ -146,7 +156,13 @@ class GoldenResult(NamedTuple):
 
 def verify_golden(bundle: Bundle) -> GoldenResult:
     """Run the golden inputs and compare. Raises ManifestError for an unusable golden file."""
-    inputs, outputs = read_golden(bundle.files)
+    return compare_golden(bundle, *read_golden(bundle.files))
+
+
+def compare_golden(
+    bundle: Bundle, inputs: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any]]
+) -> GoldenResult:
+    """`verify_golden` with what was read before (`read_golden`)."""
     tensors = bundle.interpreter.outputs
     if len(outputs) != len(tensors):
         raise ManifestError(

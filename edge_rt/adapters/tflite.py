@@ -76,6 +76,14 @@ def choose_engine(name: str = "auto", numpy_version: str = np.__version__) -> st
     return chosen
 
 
+@functools.cache
+def load_engine(chosen: str) -> tuple[str, Any]:
+    """Name with version, and module, of an engine that `choose_engine` gave; imported once."""
+    module, distribution = ENGINES[chosen]
+    version = importlib.metadata.version(distribution)
+    return f"{chosen} {version}", importlib.import_module(module + ".interpreter")
+
+
 def _bears(engine: str, numpy_version: str) -> bool:
     """tflite-runtime was built against numpy 1 and never again."""
     return engine != "tflite-runtime" or int(numpy_version.split(".")[0]) < 2
@@ -114,11 +122,9 @@ class Interpreter:
         process first (edge_rt.probe).
         """
         chosen = choose_engine(engine)
-        module, distribution = ENGINES[chosen]
-        self.engine = f"{chosen} {importlib.metadata.version(distribution)}"
+        self.engine, native = load_engine(chosen)
         if model[4:8] != IDENTIFIER:
             raise ModelError("not a TFLite file (no TFL3 identifier); convert the model to TFLite")
-        native = importlib.import_module(module + ".interpreter")
         try:
             with _without_notices():
                 self._native = native.Interpreter(model_content=model, num_threads=threads)
