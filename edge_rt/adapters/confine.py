@@ -11,7 +11,6 @@ import ctypes
 import os
 import platform
 import resource
-import signal
 import struct
 import sys
 from math import ceil
@@ -21,7 +20,7 @@ CPU_SLACK_S = 15
 NICE = 10  # the fall watch goes first
 
 # prctl(2), linux/prctl.h
-_PDEATHSIG, _SECCOMP, _NO_NEW_PRIVS = 1, 22, 38
+_SECCOMP, _NO_NEW_PRIVS = 22, 38
 _SECCOMP_FILTER = 2
 # Landlock's three calls have these numbers on every architecture (landlock(7)).
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
@@ -120,11 +119,6 @@ def lock() -> tuple[str, ...]:
     if seccomp is not None and _install(libc, seccomp):
         layers.append("seccomp")
     return tuple(sorted(layers))
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that forked it ends (prctl(2))."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def status_kb(field: str) -> int:

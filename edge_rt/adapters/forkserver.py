@@ -9,6 +9,7 @@ and each child dies with it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import select
@@ -22,7 +23,6 @@ from typing import NoReturn
 
 import msgspec
 
-from edge_rt.adapters.confine import die_with_parent
 from edge_rt.core.errors import DaemonError
 from edge_rt.core.trying import MAX_ERROR_TAIL_BYTES, MAX_OUTPUT_BYTES, Ended
 
@@ -31,6 +31,7 @@ MAX_TASK_BYTES = 64 * 1024
 # The server kills in time; one that does not answer by then is itself in trouble.
 PATIENCE_S = 10.0
 RETIRE_S = 2.0
+_PDEATHSIG = 1  # linux/prctl.h
 
 # Told a task and a descriptor to report to; its return value is the child's exit code.
 Work = Callable[[bytes, int], int]
@@ -133,7 +134,7 @@ def _memory(name: str) -> Iterator[int]:
 def _serve(link: socket.socket, work: Work) -> NoReturn:
     """Until the parent hangs up. Never returns into what the parent was doing."""
     try:
-        die_with_parent()
+        _die_with_parent()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # Meant for the whole group or unit: our end comes with the daemon's, in its order.
             signal.signal(number, signal.SIG_IGN)
@@ -183,7 +184,7 @@ def _child(task: bytes, output: int, errors: int, work: Work) -> NoReturn:
     code = 1
     try:
         os.setsid()
-        die_with_parent()
+        _die_with_parent()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -202,3 +203,8 @@ def _close_all_but(*kept: int) -> None:
         if descriptor not in kept:
             with contextlib.suppress(OSError):  # the one that read the list is closed already
                 os.close(descriptor)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that forked it ends (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
