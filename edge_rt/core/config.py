@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from edge_rt.core.errors import ConfigError
 from edge_rt.core.manifest import Struct
+from edge_rt.core.pin_config import GpiodChip, InputConfig, ModelChip, OutputConfig, lines_of
 from edge_rt.core.typed_toml import decode_toml
 from edge_rt.core.unlock import UnlockRules
 from edge_rt.core.uplink_config import MqttConfig
@@ -150,18 +151,6 @@ class FaceConfig(Struct, frozen=True):
     rules: UnlockRules = UnlockRules()
 
 
-class LogActuator(Struct, tag_field="driver", tag="log", frozen=True):
-    """Writes what it would do to the service log: for trying out, and for locks without
-    liveness."""
-
-
-class OutputConfig(Struct, frozen=True):
-    """What acts in the room."""
-
-    siren: LogActuator = LogActuator()
-    lock: LogActuator = LogActuator()
-
-
 class Config(Struct, frozen=True):
     """The whole file."""
 
@@ -169,8 +158,17 @@ class Config(Struct, frozen=True):
     runtime: RuntimeConfig = RuntimeConfig()
     falls: FallConfig = FallConfig()
     faces: FaceConfig = FaceConfig()
+    gpio: GpiodChip | ModelChip = GpiodChip()
     outputs: OutputConfig = OutputConfig()
+    inputs: InputConfig = InputConfig()
     mqtt: MqttConfig = MqttConfig()
+
+    def __post_init__(self) -> None:
+        users: dict[int, str] = {}
+        for user, line in lines_of(self.outputs, self.inputs).items():
+            if line in users:
+                raise ValueError(f"{users[line]} and {user} share line {line}; give each its own")
+            users[line] = user
 
 
 def parse_config(text: bytes | str, where: str) -> Config:

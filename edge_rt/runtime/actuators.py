@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Protocol
 
-from edge_rt.core.config import LogActuator
+from edge_rt.core.pin_config import (
+    CommandLock,
+    CommandSiren,
+    GpioLed,
+    GpioLock,
+    GpioSiren,
+    LogActuator,
+    NoOutput,
+)
+from edge_rt.core.pins import LED, SIREN, Chip
+from edge_rt.runtime.acts import Line, LockProgram, PatternAct, PulseAct, SirenProgram
+from edge_rt.runtime.output import Output
 
 log = logging.getLogger(__name__)
 
+MakeChip = Callable[[], Chip]
+
 
 class Siren(Protocol):
-    """Sounds until told to stop. Commands may repeat."""
+    """Sounds until told to stop. Commands may repeat, and return at once."""
 
     name: str
 
@@ -28,7 +43,7 @@ class Siren(Protocol):
 
 
 class Lock(Protocol):
-    """Opens for one bounded moment."""
+    """Opens for one bounded moment; returns at once."""
 
     name: str
 
@@ -59,11 +74,62 @@ class LogLock:
         log.warning("lock: would open now")
 
 
-def make_siren(config: LogActuator) -> Siren:
-    """The siren that the config names."""
+class OutputSiren:
+    """A siren with a thread of its own."""
+
+    def __init__(self, name: str, output: Output) -> None:
+        self.name, self.output = name, output
+
+    def sound(self, stage: str) -> None:
+        self.output.wish(stage)
+
+    def silence(self) -> None:
+        self.output.wish("silent")
+
+    def notice(self) -> None:
+        if self.output.wanted() not in ("prealarm", "alarm"):
+            self.output.wish("notice", again=True)
+
+
+class OutputLock:
+    """A lock with a thread of its own."""
+
+    def __init__(self, name: str, output: Output) -> None:
+        self.name, self.output = name, output
+
+    def pulse(self) -> None:
+        self.output.wish("open", again=True)
+
+
+def make_siren(
+    config: LogActuator | GpioSiren | CommandSiren, chip: MakeChip
+) -> LogSiren | OutputSiren:
+    """The siren that the config names, not started."""
+    if isinstance(config, GpioSiren):
+        line = Line(chip, config.line, config.active_low, "siren")
+        act = PatternAct(line, SIREN, {"alarm": config.limit_s})
+        return OutputSiren("gpio", Output("siren", act, "silent", time.monotonic))
+    if isinstance(config, CommandSiren):
+        return OutputSiren(
+            "command", Output("siren", SirenProgram(config), "silent", time.monotonic)
+        )
     return LogSiren()
 
 
-def make_lock(config: LogActuator) -> Lock:
-    """The lock that the config names."""
+def make_lock(config: LogActuator | GpioLock | CommandLock, chip: MakeChip) -> LogLock | OutputLock:
+    """The lock that the config names, not started."""
+    if isinstance(config, GpioLock):
+        line = Line(chip, config.line, config.active_low, "lock")
+        act = PulseAct(line, config, time.monotonic)
+        return OutputLock("gpio", Output("lock", act, "closed", time.monotonic))
+    if isinstance(config, CommandLock):
+        return OutputLock("command", Output("lock", LockProgram(config), "closed", time.monotonic))
     return LogLock()
+
+
+def make_led(config: NoOutput | GpioLed, chip: MakeChip) -> Output | None:
+    """The status LED, not started; None without one."""
+    if isinstance(config, GpioLed):
+        line = Line(chip, config.line, config.active_low, "led")
+        return Output("led", PatternAct(line, LED), "off", time.monotonic)
+    return None

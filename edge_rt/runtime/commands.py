@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,13 +12,14 @@ import msgspec
 from msgspec import Meta
 
 from edge_rt.adapters.eventreader import EventReader
-from edge_rt.core.errors import ConfigError
+from edge_rt.core.errors import ConfigError, OperatorError
 from edge_rt.core.fall import Event as FallEvent
 from edge_rt.core.remote_command import Refused
 from edge_rt.runtime.control import Command
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.recorder import Recorder
+from edge_rt.runtime.room import Room
 from edge_rt.runtime.teller import Notice
 
 ENROL_TIMEOUT_S = 45.0  # several good frames of a person who first has to find the camera
@@ -72,6 +74,20 @@ class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Args
 
 
+class Exercise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be tried: an output or a button by its name in the config."""
+
+    item: Args
+
+
+# Command -> what it is to the alarm machine.
+FALLS = {
+    "cancel": FallEvent.CANCEL,
+    "resolve": FallEvent.RESOLVE,
+    "help_now": FallEvent.HELP,
+}
+
+
 class Commands:
     """Builds the table. falls, faces: None where the config has them off."""
 
@@ -81,12 +97,14 @@ class Commands:
         log_path: Path,
         falls: FallService | None,
         faces: FaceService | None,
+        room: Room,
         status: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._recorder = recorder
         self._log_path = log_path
         self._falls = falls
         self._faces = faces
+        self._room = room
         self._status = status
 
     def table(self, by: str = "control") -> dict[str, Command]:
@@ -103,7 +121,13 @@ class Commands:
             "face_verify": Command(Images, self._verify),
             "face_list": Command(NoArgs, lambda _: self._face().ask("list", {}, ASK_TIMEOUT_S)),
             "face_remove": Command(Named, self._remove),
+            "exercise": Command(Exercise, lambda args: self._exercise(args.item)),
         }
+
+    def pressed(self) -> dict[str, Callable[[], Any]]:
+        """What a button may do, by the name of the command."""
+        table = self.table("button")
+        return {name: partial(table[name].handler, table[name].arguments()) for name in FALLS}
 
     def _fall(self, event: FallEvent, by: str) -> dict[str, Any]:
         if self._falls is None:
@@ -129,6 +153,12 @@ class Commands:
             return self._fall(FallEvent.ARM if on else FallEvent.DISARM, by)
         self._face().arm(on)
         return {"armed": on}
+
+    def _exercise(self, item: str) -> dict[str, Any]:
+        # Unlocking by command does not exist: the lock is tried with the daemon stopped.
+        if item == "lock":
+            raise OperatorError("the lock is not opened by command; stop the daemon to try it")
+        return self._room.exercise(item)
 
     def _enrol(self, args: Enrol) -> dict[str, Any]:
         return self._face().ask("enrol", msgspec.to_builtins(args), ENROL_TIMEOUT_S)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from edge_rt.core.config import Config
 from edge_rt.core.types import Announce
-from edge_rt.runtime.actuators import Siren
+from edge_rt.runtime.actuators import Lock, Siren
 from edge_rt.runtime.recorder import Recorder
 
 
@@ -20,6 +20,7 @@ class Place(NamedTuple):
     boot_id: str
     recorder: Recorder
     siren: Siren
+    lock: Lock
 
 
 def announcer(recorder: Recorder, model: str | None) -> Announce:

@@ -10,7 +10,6 @@ import msgspec
 from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.errors import StorageError
 from edge_rt.core.unlock import Counters, UnlockMachine, penalised
-from edge_rt.runtime.actuators import make_lock
 from edge_rt.runtime.compose import Place, announcer
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.places import UNLOCK_NAME
@@ -35,7 +34,7 @@ def make_faces(place: Place) -> FaceService:
         [str(place.folder), msgspec.json.encode(place.config).decode()],
         machine,
         announcer(place.recorder, None),
-        make_lock(place.config.outputs.lock),
+        place.lock,
         time.monotonic,
         hang_s=config.hang_s,
         memory_mb=config.memory_mb,

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_rt import __version__
+from edge_rt.adapters.command import check_trusted
 from edge_rt.adapters.eventlog import EventLog
 from edge_rt.adapters.statedir import StateDir
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.crash_loop import Mode
 from edge_rt.core.errors import ConfigError
+from edge_rt.core.pin_config import programs_of
 from edge_rt.core.wire import Lane, source_of
-from edge_rt.runtime.actuators import make_siren
 from edge_rt.runtime.clock import clock_trusted
 from edge_rt.runtime.commands import Commands
-from edge_rt.runtime.compose import Place
+from edge_rt.runtime.compose import Place, announcer
 from edge_rt.runtime.compose_faces import make_faces
 from edge_rt.runtime.compose_falls import make_falls
 from edge_rt.runtime.control import ControlServer
@@ -35,6 +36,7 @@ from edge_rt.runtime.presence import Presence
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.reporting import Parts, telemetry
 from edge_rt.runtime.restoring import finish_restore
+from edge_rt.runtime.room import Room
 from edge_rt.runtime.stamps import Stamps, read_boot_id
 from edge_rt.runtime.teller import Notice
 
@@ -51,9 +53,11 @@ CLOSE_S = 3.0  # systemd waits longer; a disk that takes longer than this is sic
 def load_config(path: Path) -> Config:
     """Read a configuration file. Raises ConfigError, also when it cannot be read."""
     try:
-        return parse_config(path.read_bytes(), str(path))
+        config = parse_config(path.read_bytes(), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name a configuration file") from None
+    check_trusted(path, programs_of(config.outputs))
+    return config
 
 
 class Daemon:
@@ -71,6 +75,7 @@ class Daemon:
         self._memory: FallMemory | None = None
         self._control: ControlServer | None = None
         self._guard: CrashGuard | None = None
+        self._room: Room | None = None
         self._engine = ""
 
     def start(self, pause: Callable[[float], object] = time.sleep) -> None:
@@ -82,6 +87,10 @@ class Daemon:
         pause: waits so many seconds, or less when asked to stop; needed after starts that failed.
         """
         state = self._stack.enter_context(StateDir(Path(self.config.runtime.state_dir)))
+        # First of all: what a killed daemon has left on goes off before anything may fail here.
+        room = self._room = Room(self.config, lambda: not self._ready_s or bool(self._problems()))
+        self._stack.callback(room.close)
+        room.start()
         finish_restore(state.path)
         guard = self._guard = CrashGuard(state.path, self.config)
         guard.begin()
@@ -96,9 +105,7 @@ class Daemon:
         recorder = self._start_recorder(state.path, stamps)
         recorder.listen(_log_event)
         self._stack.callback(self._say_stopped)
-        place = Place(
-            config, state.path, stamps.boot_id, recorder, make_siren(config.outputs.siren)
-        )
+        place = Place(config, state.path, stamps.boot_id, recorder, room, room.lock)
         if config.faces.enabled:
             # First, for the worker takes longest to load its models and does so on its own.
             self._faces = make_faces(place)
@@ -125,7 +132,7 @@ class Daemon:
         presence = Presence()
         recorder.listen(presence.notice)
         commands = Commands(
-            recorder, state.path / EVENTS_NAME, self._falls, self._faces, self.status
+            recorder, state.path / EVENTS_NAME, self._falls, self._faces, room, self.status
         )
         rows = DeviceCommands(config, self._falls, self._faces, presence, self.status).table()
         if self._mqtt is not None:
@@ -135,6 +142,7 @@ class Daemon:
         self._stack.enter_context(
             telemetry(state.path, recorder, stamps, parts, config.mqtt.telemetry_s)
         )
+        room.watch(commands.pressed(), presence, announcer(recorder, None))
         table = commands.table() | rows
         group = _group_of(state.path)
         server = self._control = ControlServer(Path(config.runtime.run_dir), table, group)
@@ -207,6 +215,7 @@ class Daemon:
             "falls": self._falls.status() if self._falls else None,
             "faces": self._faces.status() if self._faces else None,
             "mqtt": self._mqtt.status() if self._mqtt else None,
+            "room": self._room.status() if self._room else None,
             "storage": self._recorder.status()._asdict(),
         }
 
@@ -228,6 +237,8 @@ class Daemon:
             found.append(f"storage: {storage.error} ({storage.pending} events kept in memory)")
         if self._memory is not None and self._memory.problem:
             found.append(f"storage: {self._memory.problem}")
+        if self._room is not None:
+            found += self._room.problems()
         if self._mqtt is not None:
             found += [f"mqtt: {problem}" for problem in self._mqtt.problems()]
         if self._falls is not None:

@@ -16,6 +16,7 @@ from edge_rt.core.manifest import (
     Manifest,
     distance_within,
 )
+from edge_rt.core.unlock import LIVENESS_NOT_CHECKED, check_actuator
 from edge_rt.runtime.compose_commands import operations_key
 from edge_rt.runtime.compose_falls import rules_from
 from edge_rt.runtime.sources import make_accelerometer
@@ -36,6 +37,7 @@ def preflight(config: Config) -> None:
         embed = _manifest(config.faces.embed, EmbedManifest, "faces.embed")
         assert isinstance(embed, EmbedManifest)
         distance_within(embed, config.faces.distance)
+        check_actuator(str(type(config.outputs.lock).__struct_config__.tag), LIVENESS_NOT_CHECKED)
         camera = config.faces.camera
         if isinstance(camera, ReplayedCamera) and not Path(camera.file).exists():
             raise InputError(f"{camera.file}: no such file; see faces.camera.file")

@@ -1,0 +1,175 @@
+"""A button and its thread: edges from a line, gestures to commands of the control table."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edge_rt.core.errors import EdgeRtError, HardwareError
+from edge_rt.core.pin_config import GpioButton
+from edge_rt.core.pins import MEANINGS, Button, Chip, Gesture, Hand, InputLine
+from edge_rt.core.types import Announce
+from edge_rt.runtime.presence import Presence
+
+log = logging.getLogger(__name__)
+
+READ_S = 0.5  # the level is read so often even without an edge, and a stop is noticed
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+Act = Callable[[], Any]
+
+
+class ButtonReader:
+    """Watches one button between `start` and `close`; a thread each, so that a command which waits
+    holds up no other button.
+
+    act  command name -> what to call
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: GpioButton,
+        chip: Callable[[], Chip],
+        acts: Mapping[str, Act],
+        presence: Presence,
+        announce: Announce,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._config = config
+        self._chip = chip
+        self._acts = acts
+        self._presence = presence
+        self._announce = announce
+        self._monotonic = monotonic
+        self._hand = Hand.UNKNOWN
+        self._problem = ""
+        self._presses = 0
+        # A try of the button (doctor --exercise): the next press is told and does nothing else.
+        self._trial: queue.SimpleQueue[Gesture] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"button-{name}", daemon=True)
+
+    # ---- from any thread ----
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Begin to end."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self.stop()
+        if self._thread.is_alive():
+            self._thread.join(2 * READ_S)
+
+    def try_out(self, timeout_s: float) -> bool:
+        """Wait for one press that does nothing but show that the button works."""
+        trial: queue.SimpleQueue[Gesture] = queue.SimpleQueue()
+        self._trial = trial
+        try:
+            trial.get(timeout=timeout_s)
+        except queue.Empty:
+            return False
+        finally:
+            self._trial = None
+        return True
+
+    def problem(self) -> str:
+        """Why nobody can press it, or nothing."""
+        return self._problem
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able view for the live status."""
+        return {
+            "hand": self._hand.value,
+            "presses": self._presses,
+            "problem": self._problem,
+        }
+
+    # ---- in the button's thread ----
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                line = self._chip().input(self._config, f"button {self.name}")
+                try:
+                    failures = 0
+                    self._mended()
+                    self._watch(line)
+                finally:
+                    line.close()
+            except HardwareError as error:
+                self._broken(str(error))
+            except Exception:  # the button must be watched again, whatever went wrong
+                log.exception("button %s: unexpected failure", self.name)
+                self._broken("internal error, see the log")
+            self._stopping.wait(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+            failures += 1
+
+    def _watch(self, line: InputLine) -> None:
+        button = Button(self._config.debounce_ms / 1e3, self._config.hold_s)
+        self._take(button, button.see(line.level(), self._monotonic()))
+        while not self._stopping.is_set():
+            for edge in line.edges(min(READ_S, button.wait_s(self._monotonic()))):
+                self._take(button, button.see(edge.on, edge.t_s))
+            # Read afterwards: what the edges have not told counts from now.
+            self._take(button, button.see(line.level(), self._monotonic()))
+            self._take(button, button.tick(self._monotonic()))
+
+    def _take(self, button: Button, gestures: list[Gesture]) -> None:
+        self._hand = button.hand
+        for gesture in gestures:
+            match gesture:
+                case Gesture.STUCK:
+                    self._broken("pressed without end; free it, or look for a pinched cable")
+                    continue
+                case Gesture.FREED:
+                    self._mended()
+                    continue
+                case Gesture.PRESS:
+                    self._presses += 1
+                    self._presence.shown()
+            trial = self._trial
+            if trial is not None:
+                trial.put(gesture)
+                self._trial = None
+                continue
+            if name := MEANINGS[self.name].get(gesture):
+                self._act(name)
+
+    def _act(self, command: str) -> None:
+        act = self._acts.get(command)
+        if act is None:
+            return
+        try:
+            act()
+            log.warning("button %s: %s", self.name, command)
+        except EdgeRtError as error:  # nothing to cancel, say: a press is never an offence
+            log.info("button %s: %s", self.name, error)
+
+    def _broken(self, reason: str) -> None:
+        before, self._problem = self._problem, f"button {self.name}: {reason}"
+        if self._problem != before:
+            log.error("%s", self._problem)
+        if not before:
+            self._announce("device", "sensor_lost", {"sensor": self._sensor, "detail": reason})
+
+    def _mended(self) -> None:
+        before, self._problem = self._problem, ""
+        if before:
+            log.info("button %s: works again", self.name)
+            self._announce("device", "sensor_back", {"sensor": self._sensor})
+
+    @property
+    def _sensor(self) -> str:
+        return f"button_{self.name}"
