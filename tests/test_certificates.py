@@ -76,6 +76,10 @@ def test_what_expires_soon_is_named(authority: Authority) -> None:
     assert [i.name for i in authority.expiring(NOW)] == ["old"]
     late = NOW + timedelta(days=720)
     assert [i.name for i in authority.expiring(late)] == ["old", "new"]
+    authority.sign_device(make_request("old", "home").csr, "old", NOW, days=800)
+    assert authority.expiring(NOW) == [], "it was renewed"
+    authority.revoke("old", NOW)
+    assert [i.name for i in authority.expiring(late)] == ["new"]
 
 
 def test_keys_are_private_and_never_overwritten(authority: Authority, tmp_path: Path) -> None:

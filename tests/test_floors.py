@@ -37,7 +37,7 @@ HOMES = {
     "ai_edge_litert": {"adapters/tflite.py"},
     # templates at rest; the certificate authority of a fleet; signatures of commands and receipts
     "cryptography": {
-        *("adapters/templates.py", "fleet/certificates.py"),
+        *("adapters/templates.py", "fleet/certificates.py", "fleet/renewal.py"),
         "adapters/operations_key.py",
     },
     # arithmetic on pictures; a capture device; a video file

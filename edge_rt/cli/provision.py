@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edge_rt.cli import options, output
 from edge_rt.core.errors import InputError
+
+if TYPE_CHECKING:
+    from edge_rt.fleet.certificates import Issued
 
 _folder = click.argument("authority", type=options.FILE)
 _out = click.option(
@@ -49,6 +53,40 @@ def request(name: str, fleet: str, out: Path) -> None:
     write_private(out / f"{name}.key", made.key)
     (out / f"{name}.csr").write_bytes(made.csr)
     click.echo(f"{out / name}.key stays here; have {out / name}.csr signed")
+
+
+@provision.command()
+@click.argument("cert", type=options.FILE)
+@click.argument("key", type=options.FILE)
+@click.option("--new-key", is_flag=True, help="Make a new key too; it waits beside KEY.")
+@_out
+def renew(cert: Path, key: Path, new_key: bool, out: Path) -> None:
+    """Make a request for a certificate in the place of CERT, on the device that has it.
+
+    Have it signed as the first one was, then `install` what comes back.
+    """
+    from edge_rt.fleet.renewal import renew, waiting_key
+
+    name, csr = renew(cert, key, new_key=new_key)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.csr").write_bytes(csr)
+    kept = f"; the new key waits in {waiting_key(key)}" if new_key else ""
+    click.echo(f"have {out / name}.csr signed{kept}")
+
+
+@provision.command()
+@click.argument("signed", type=options.FILE)
+@click.argument("cert", type=options.FILE)
+@click.argument("key", type=options.FILE)
+def install(signed: Path, cert: Path, key: Path) -> None:
+    """Put the certificate SIGNED in the place of CERT, and the key that waits in that of KEY.
+
+    A running daemon uses them from its next connection on.
+    """
+    from edge_rt.fleet.renewal import install
+
+    ends = install(signed, cert, key, datetime.now(UTC))
+    click.echo(f"{cert} ends on {ends.date()}")
 
 
 @provision.command()
@@ -97,13 +135,21 @@ def list_(authority: Path, as_json: bool) -> None:
     from edge_rt.fleet.certificates import Authority
 
     signer = Authority(authority)
-    soon = signer.expiring(datetime.now(UTC))
+    current, soon = signer.current(), signer.expiring(datetime.now(UTC))
+
+    def state(entry: Issued) -> str:
+        if entry.revoked:
+            return "revoked"
+        if entry not in current:
+            return "replaced"
+        return "renew" if entry in soon else "ok"
+
     rows = [
         {
             "name": entry.name,
             "kind": entry.kind,
             "expires": entry.expires,
-            "state": "revoked" if entry.revoked else "renew" if entry in soon else "ok",
+            "state": state(entry),
             "serial": entry.serial,
         }
         for entry in signer.issued

@@ -41,6 +41,7 @@ class MqttConfig(Struct, frozen=True):
     operations_key   file of an Ed25519 public key (PEM); empty: no signed command is accepted
     signed_receipts  only receipts that are signed with the operations key count
     alarm_patience_s  an alarm without a receipt for so long sounds the local siren
+    certificate_warn_days  so long before its end `cert` is a problem in the status, and an event
     """
 
     enabled: bool = False
@@ -60,6 +61,7 @@ class MqttConfig(Struct, frozen=True):
     resend_s: Annotated[float, Meta(ge=1, le=600)] = 15.0
     alarm_patience_s: Annotated[float, Meta(ge=1, le=600)] = 30.0
     telemetry_s: Annotated[float, Meta(ge=0, le=86400)] = 60.0
+    certificate_warn_days: Annotated[int, Meta(ge=0, le=365)] = 30
     operations_key: _Text = ""
     signed_receipts: bool = False
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()

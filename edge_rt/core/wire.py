@@ -61,6 +61,7 @@ KINDS: Mapping[str, Mapping[str, Lane]] = {
         "dropped": Lane.EVENT,
         "uplink_refused": Lane.EVENT,
         "alarm_unheard": Lane.EVENT,
+        "certificate_ending": Lane.EVENT,
         "command": Lane.EVENT,
     },
 }

@@ -141,9 +141,18 @@ class Authority:
         return len(found)
 
     def expiring(self, now: datetime, days: int = 60) -> list[Issued]:
-        """Valid certificates that end within so many days: renew them."""
+        """Certificates in use that end within so many days: renew them."""
         end = now + timedelta(days=days)
-        return [i for i in self.issued if not i.revoked and datetime.fromisoformat(i.expires) < end]
+        return [i for i in self.current() if datetime.fromisoformat(i.expires) < end]
+
+    def current(self) -> list[Issued]:
+        """The last certificate of each name that was not revoked; those before it are replaced."""
+        last: dict[tuple[str, str], Issued] = {}
+        for entry in self.issued:
+            if not entry.revoked:
+                key = (entry.name, entry.kind)
+                last[key] = max(entry, last.get(key, entry), key=lambda i: i.expires)
+        return list(last.values())
 
     def write_revocations(self, now: datetime) -> None:
         """Write crl.pem (RFC 5280, section 5) anew; the broker has to load it again."""

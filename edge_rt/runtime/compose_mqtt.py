@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.config import Config
 from edge_rt.core.twin import Desired
+from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.uplink_wire import Topics
+from edge_rt.runtime.certificate_watch import CertificateWatch
+from edge_rt.runtime.clock import clock_trusted
 from edge_rt.runtime.compose import Place
 from edge_rt.runtime.compose_commands import make_remote_commands, receipts
 from edge_rt.runtime.control import Command
@@ -37,6 +41,7 @@ class MqttPart:
         file = StateFile(place.folder / TWIN_NAME, Desired)
         twin = self._twin = TwinService(place.config, file, self._apply)
         twin.load()
+        self._certificate = _watch(twin.config.mqtt, place)
         self._uplink = UplinkService(
             twin.config.mqtt,
             self._topics,
@@ -75,7 +80,9 @@ class MqttPart:
         self._uplink.post(letter)
 
     def refresh(self) -> None:
-        """Bring what Home Assistant shows up to date."""
+        """Bring what Home Assistant shows up to date, and look at the certificate's end."""
+        if self._certificate is not None:
+            self._certificate.look()
         if self._home is not None:
             self._home.refresh()
 
@@ -105,7 +112,11 @@ class MqttPart:
         """JSON-able view for the live status."""
         status = self._uplink.status()
         status["bad_input"] += self._twin.malformed
-        return {**status, "commands": self._commands.status() if self._commands else {}}
+        return {
+            **status,
+            "commands": self._commands.status() if self._commands else {},
+            "certificate": self._certificate.status() if self._certificate else None,
+        }
 
     def problems(self) -> list[str]:
         """What a person should look at."""
@@ -113,6 +124,8 @@ class MqttPart:
         found = [status["error"]] if status["error"] else []
         if status["alarms_unheard"]:
             found.append(f"{status['alarms_unheard']} alarms without a receipt")
+        if self._certificate is not None and self._certificate.problem:
+            found.append(self._certificate.problem)
         return found
 
     def _command(self, topic: str, payload: bytes) -> None:
@@ -127,3 +140,16 @@ class MqttPart:
         for apply in self._watchers:
             apply(config)
         self._uplink.set_patience(config.mqtt.alarm_patience_s)
+
+
+def _watch(config: MqttConfig, place: Place) -> CertificateWatch | None:
+    if not config.cert:
+        return None
+    return CertificateWatch(
+        Path(config.cert),
+        config.certificate_warn_days,
+        place.recorder.announce,
+        wall_s=time.time,
+        monotonic_s=time.monotonic,
+        clock_trusted=clock_trusted,
+    )

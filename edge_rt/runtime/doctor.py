@@ -28,11 +28,10 @@ from edge_rt.core.config import Config
 from edge_rt.core.errors import DaemonError, EdgeRtError
 from edge_rt.runtime.check import Check, State, failed, failed_call
 from edge_rt.runtime.client import Client
-from edge_rt.runtime.clock import clock_trusted
+from edge_rt.runtime.clock import FIRST_YEAR, clock_trusted
 from edge_rt.runtime.doctor_faces import check_template_key, check_templates
 
 MB = 1024 * 1024
-FIRST_YEAR = 2025  # edge_rt did not exist before: an earlier clock was never set
 FULL_MB = 32  # below this SQLite's WAL and a backup no longer fit beside the log
 SLOW_SYNC_S = 0.5  # an alarm is announced after at most 0.2 s even when the disk stalls
 LITTLE_MB = 130  # the budget of all our processes together

@@ -69,6 +69,8 @@ def test_a_fall_reaches_the_other_side_and_is_receipted(
         assert status["state"] == "online"
         assert status["alarm_to_puback"]["count"] >= 3
         assert running.status()["problems"] == []
+        found = running.wait(lambda: running.status()["mqtt"]["certificate"], "its end")
+        assert found["ends"] > "2026"
         assert running.stop() == 0
     receiver.turn(0.5)
     assert receiver.devices["dev1"].status == "stopped"
