@@ -14,7 +14,7 @@ import pytest
 FLOORS = (
     ("core",),
     ("adapters",),
-    ("bundle", "falls", "faces", "probe"),
+    ("bundle", "falls", "faces", "probe", "trust_child"),
     ("evaluation",),
     ("runtime",),
     ("fleet",),
@@ -35,15 +35,17 @@ CORE_MAY_NOT_IMPORT = {
 HOMES = {
     "apprise": {"fleet/apprise_notify.py"},
     "ai_edge_litert": {"adapters/tflite.py"},
-    # templates at rest; the certificate authority of a fleet; signatures of commands and receipts
+    # templates at rest; the certificate authority of a fleet; signatures of commands and receipts;
+    # a publisher's keys at rest
     "cryptography": {
         *("adapters/templates.py", "fleet/certificates.py", "fleet/renewal.py"),
-        "adapters/operations_key.py",
+        *("adapters/operations_key.py", "adapters/trust.py"),
     },
     # arithmetic on pictures; a capture device; a video file
     "cv2": {"adapters/imaging.py", "adapters/camera_opencv.py", "adapters/camera_replay.py"},
     "gpiod": {"adapters/gpio.py"},
     "paho": {"adapters/mqtt.py"},
+    "securesystemslib": {"adapters/trust.py"},
     "smbus2": {"adapters/i2c.py"},
     # the only writer of the event log; its readers, who hold connections of their own; what a
     # receiver of events keeps, and what it told whom

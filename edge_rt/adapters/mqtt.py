@@ -30,9 +30,6 @@ from edge_rt.core.mqtt_facts import Acked, Closed, Connected, Fact, Received, Su
 
 # TCP and TLS together; a broker that takes longer is tried again later.
 CONNECT_TIMEOUT_S = 10.0
-# paho reads one packet a call when nothing of ours is in flight; a burst becomes one batch, and the
-# caller still gets its turn.
-_READS = 512
 QOS = 1
 
 __all__ = ["Acked", "Closed", "Connected", "Message", "Mqtt", "Received", "Settings", "Subscribed"]
@@ -47,7 +44,11 @@ class Settings(NamedTuple):
     cert, key    the client's certificate (with chain) and private key; None: no client certificate
     password     given with `username`
     session_s    how long the broker keeps subscriptions and messages for us; 0: not at all
-    receive_maximum, max_packet_bytes  what we are ready to take at once
+    receive_maximum, max_packet_bytes  what we are ready to take at once; a broker that sends a
+                 larger packet all the same is dropped
+    batch        messages that one poll() gives at most
+    receive_buffer_bytes  of the kernel (socket(7)): what may be under way to us when we stop
+                 reading; 0: as the system has it
     """
 
     host: str
@@ -64,6 +65,8 @@ class Settings(NamedTuple):
     session_s: int = 0
     receive_maximum: int = 64
     max_packet_bytes: int = 256 * 1024
+    batch: int = 512
+    receive_buffer_bytes: int = 0
 
 
 class Message(NamedTuple):
@@ -176,6 +179,11 @@ class Mqtt:
         if mid is not None:
             self._filters[mid] = tuple(filters)
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Ask for topics no longer; what is under way may still come."""
+        if self._client is not None and filters:
+            self._client.unsubscribe(list(filters))
+
     def disconnect(self) -> None:
         """Say goodbye: the broker drops the last will."""
         client, self._client = self._client, None
@@ -243,7 +251,7 @@ class Mqtt:
             client.tls_set_context(tls_context(settings))
         if self.will is not None:
             client.will_set(self.will.topic, self.will.payload, QOS, self.will.retain)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = self._on_socket
         return client
 
     def _connect_properties(self) -> Properties:
@@ -298,10 +306,16 @@ class Mqtt:
         if client is None:
             return
         result = client.loop_misc()
-        for _ in range(_READS):
+        # paho reads one packet a call when nothing of ours is in flight; a burst becomes one batch,
+        # and the caller still gets its turn.
+        for _ in range(self.settings.batch):
             before = len(self._facts)
             if result == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 result = client.loop_read()
+            # It has taken 1.6 MB of a packet at most by then; its end may be 256 MB away.
+            if client._in_packet["remaining_length"] > self.settings.max_packet_bytes:
+                self._ended(True, "the broker sends a larger packet than was agreed")
+                return
             if result != MQTTErrorCode.MQTT_ERR_SUCCESS or len(self._facts) == before:
                 break
         if result == MQTTErrorCode.MQTT_ERR_SUCCESS and client.want_write():
@@ -350,18 +364,20 @@ class Mqtt:
         refused = tuple((name, str(code)) for name, code in named if code.is_failure)
         self._facts.append(Subscribed(refused))
 
+    def _on_socket(self, client: Client, _: object, sock: Any) -> None:
+        size = self.settings.receive_buffer_bytes
+        with contextlib.suppress(OSError):  # an ended connection reports itself at the first read
+            # Without it every second message waits 40 ms for the other side's delayed ACK.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if size:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
     def _on_message(self, client: Client, _: object, message: MQTTMessage) -> None:
         try:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
         self._facts.append(Received(topic, bytes(message.payload), bool(message.retain)))
-
-
-def _no_delay(client: Client, _: object, sock: Any) -> None:
-    # Without it every second message waits 40 ms for the other side's delayed ACK.
-    with contextlib.suppress(OSError):  # an ended connection reports itself at the first read
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _silence(client: Client) -> None:

@@ -49,7 +49,7 @@ SECTIONS = {
         "model": ("model:model", "Inspect and verify model bundles."),
     },
     "Fleet": {
-        "fleet": ("fleet:fleet", "Receive devices' events over MQTT; see what has come."),
+        "fleet": ("fleet:fleet", "Receive devices' events over MQTT; publish models."),
         "provision": ("provision:provision", "Make and sign the fleet's certificates."),
     },
     "Measure": {

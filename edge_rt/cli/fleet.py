@@ -1,4 +1,4 @@
-"""The other side of MQTT: receive a fleet's events, and see what has come."""
+"""The other side of MQTT: receive a fleet's events, see what has come, publish models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_rt.cli import options, output
+from edge_rt.cli import options, output, publish
 from edge_rt.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def fleet() -> None:
-    """Receive a fleet's events and see what has come."""
+    """Receive a fleet's events and see what has come; publish models to it."""
+
+
+for command in publish.COMMANDS:
+    fleet.add_command(command)
 
 
 @fleet.command()

@@ -52,6 +52,11 @@ class Pull:
         return len(self.release.chunks) - len(self._missing) - len(self._asked)
 
     @property
+    def asked(self) -> int:
+        """Chunks that are on their way."""
+        return len(self._asked)
+
+    @property
     def done(self) -> bool:
         return not self._missing and not self._asked
 

@@ -19,7 +19,14 @@ def connection(config: MqttConfig, topics: Topics, boot_id: str) -> mqtt.Mqtt:
     """The connection that the config describes. Raises CredentialError for its secrets."""
     if config.insecure:
         log.warning("mqtt: insecure = true: events travel unencrypted to an unverified broker")
-    settings = mqtt.Settings(
+    will = Status("offline", bootid=boot_id)
+    message = mqtt.Message(topics.status, msgspec.json.encode(will))
+    return mqtt.Mqtt(settings_of(config, topics), message)
+
+
+def settings_of(config: MqttConfig, topics: Topics) -> mqtt.Settings:
+    """Where and as whom the config says to connect. Raises CredentialError for its secrets."""
+    return mqtt.Settings(
         config.host,
         config.port,
         config.client_id or f"{topics.fleet}-{topics.device}",
@@ -33,5 +40,3 @@ def connection(config: MqttConfig, topics: Topics, boot_id: str) -> mqtt.Mqtt:
         keepalive_s=config.keepalive_s,
         session_s=config.session_s,
     )
-    will = Status("offline", bootid=boot_id)
-    return mqtt.Mqtt(settings, mqtt.Message(topics.status, msgspec.json.encode(will)))

@@ -1,0 +1,46 @@
+"""What the daemon and its trust child say to each other."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edge_rt.core.catalog import Catalog, Release
+
+
+class Refresh(msgspec.Struct, frozen=True, tag=True):
+    """Verify the metadata in the folder `mirror` into the folder `trusted`; `root` is the file that
+    the device was given when it joined the fleet."""
+
+    root: str
+    trusted: str
+    mirror: str
+
+
+class Unpack(msgspec.Struct, frozen=True, tag=True):
+    """Unpack the file `blob`, whose sha256 was compared, into `folder`; `reserve_bytes` of the disk
+    stay free."""
+
+    blob: str
+    folder: str
+    release: Release
+    reserve_bytes: int
+
+
+Task = Refresh | Unpack
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """error: why not, empty if all is well; kind: its class of core.errors, if it is one.
+
+    missing       of a refused Refresh: the file that was not in the mirror
+    root_version, version, expires_s  of a Refresh: newest root and timestamp, and the timestamp's
+                  end in Unix seconds
+    """
+
+    error: str = ""
+    kind: str = ""
+    missing: str = ""
+    root_version: int = 0
+    version: int = 0
+    expires_s: float = 0.0
+    catalog: Catalog | None = None
