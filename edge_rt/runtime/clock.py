@@ -15,7 +15,11 @@ _FIRST_S = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()
 
 
 def clock_trusted() -> bool:
-    """True once the kernel says that the clock is synchronised (adjtimex(2)), and it can be so."""
+    """Whether the wall clock may be believed now."""
     libc = ctypes.CDLL(None, use_errno=True)
-    state: int = libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
-    return state not in (-1, _TIME_ERROR) and time.time() >= _FIRST_S
+    return believable(libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)), time.time())
+
+
+def believable(kernel_state: int, unix_s: float) -> bool:
+    """kernel_state: what adjtimex(2) returned; unix_s: what the clock shows."""
+    return kernel_state not in (-1, _TIME_ERROR) and unix_s >= _FIRST_S
