@@ -79,6 +79,14 @@ def read_trials(path: Path) -> Iterator[Trial]:
         )
 
 
+def find_trial(path: Path, trial: str) -> Trial:
+    """One trial of a file by its id, the first if that is empty. Raises InputError."""
+    for found in read_trials(path):
+        if trial in ("", found.trial):
+            return found
+    raise InputError(f"{path}: no trial {trial!r} in it; see its `trial` array")
+
+
 def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
     if path.is_dir():
         raise InputError(f"{path}: a folder; name one {FORMAT} .npz in it")

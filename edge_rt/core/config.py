@@ -67,6 +67,104 @@ class ReplayedAccelerometer(Struct, tag_field="driver", tag="replay", frozen=Tru
     speed: Positive = 1.0
 
 
+class BusFault(Struct, frozen=True):
+    """Something that goes wrong on a model bus, `at_s` after its first transfer.
+
+    unplug  nobody answers for `seconds`; the chip is as after power-on then
+    errors  every transfer fails for `seconds`
+    torn    every block transfer is cut for `seconds`; what was on its way is lost
+    stall   one transfer takes `seconds`
+    """
+
+    kind: Literal["unplug", "errors", "torn", "stall"]
+    at_s: Annotated[float, Meta(ge=0)]
+    seconds: Positive
+
+
+class BusModel(Struct, frozen=True):
+    """A model of the chip in the place of bus and chip, for those without hardware.
+
+    file, trial  what the chip feels: a trials/1 file; empty: the simulated `scene`
+    clock_error  the chip samples so much too fast, as a share
+    """
+
+    file: str = ""
+    trial: str = ""
+    scene: str = "walking"
+    seed: int = 1
+    repeat: bool = True
+    clock_error: Annotated[float, Meta(ge=-0.1, le=0.1)] = 0.0
+    faults: tuple[BusFault, ...] = ()
+
+
+# Which way the chip sits: body axis x, y, z is which of the chip's, "-" for against it. The default
+# says that chip and body agree: x ahead, y to the left, z up (docs/sensors.md).
+Axes = Annotated[str, Meta(pattern=r"^[+-]?[xyz], ?[+-]?[xyz], ?[+-]?[xyz]$")]
+Bus = Annotated[str, Meta(pattern=r"^(\d+|/dev/.+)$")]
+
+
+class Mpu6050Source(Struct, tag_field="driver", tag="mpu6050", frozen=True):
+    """An MPU-6050 on I2C.
+
+    bus           number, or path of the device
+    address       0x68; 0x69 with pin AD0 high
+    range_g       impacts of falls reach beyond 8 g
+    rate_hz       1000 / n; it takes the nearest
+    bandwidth_hz  of its low-pass
+    mode          fifo: samples evenly taken by the chip; poll: one at a time, taken by us
+    transfers     smbus: never anything but SMBus block transfers
+    axes          which way the chip sits, see `Axes`
+    model         a model of bus and chip instead
+    """
+
+    bus: Bus = "1"
+    address: Annotated[int, Meta(ge=0x03, le=0x77)] = 0x68
+    range_g: Literal[2, 4, 8, 16] = 16
+    rate_hz: Annotated[float, Meta(ge=25, le=200)] = 100.0
+    bandwidth_hz: Literal[5, 10, 21, 44, 94, 184] = 44
+    mode: Literal["fifo", "poll"] = "fifo"
+    transfers: Literal["auto", "smbus"] = "auto"
+    axes: Axes = "x,y,z"
+    model: BusModel | None = None
+
+
+class Adxl345Source(Struct, tag_field="driver", tag="adxl345", frozen=True):
+    """An ADXL345 on I2C; like Mpu6050Source. address: 0x53; 0x1d with pin SDO high."""
+
+    bus: Bus = "1"
+    address: Annotated[int, Meta(ge=0x03, le=0x77)] = 0x53
+    range_g: Literal[2, 4, 8, 16] = 16
+    rate_hz: Literal[25, 50, 100, 200, 400] = 100
+    mode: Literal["fifo", "poll"] = "fifo"
+    transfers: Literal["auto", "smbus"] = "auto"
+    axes: Axes = "x,y,z"
+    model: BusModel | None = None
+
+
+class IioSource(Struct, tag_field="driver", tag="iio", frozen=True):
+    """An accelerometer that the kernel drives (Linux IIO).
+
+    device   its name as in sysfs, or iio:device0, or 0; empty: the only one there is
+    range_g  is set where the device can choose; else what it has is taken
+    mode     buffer: samples with the kernel's time stamps, where the device has a trigger;
+             poll: one at a time; auto: buffer if `edge-rt sensor-setup` has set one up
+    trigger  its name; empty: the device's own, else a timer's
+    axes     as in Mpu6050Source, upon the device's own mount matrix
+    """
+
+    device: str = ""
+    range_g: Positive = 16.0
+    rate_hz: Annotated[float, Meta(ge=25, le=400)] = 100.0
+    mode: Literal["auto", "poll", "buffer"] = "auto"
+    trigger: str = ""
+    axes: Axes = "x,y,z"
+
+
+AccelerometerSource = (
+    SimulatedAccelerometer | ReplayedAccelerometer | Mpu6050Source | Adxl345Source | IioSource
+)
+
+
 class AlarmConfig(Struct, frozen=True):
     """What a household may choose of the alarm; the rest is `core.fall_rules`.
 
@@ -85,16 +183,17 @@ class FallConfig(Struct, frozen=True):
 
     bundle     factory name or folder of a bundle of task "fall"
     threshold  overrides the bundle's, within the bundle's own bounds
-    stamps     "even": the sensor stamps its samples; "arrival": stamps are arrival times
+    stamps     "even": samples carry the time they were taken; "arrival": the time they came in;
+               "auto": what the driver delivers
     lost_s     a sensor silent for so long is lost; an event and a red status follow
     """
 
     enabled: bool = True
     bundle: str = "fall-waist"
     threshold: float | None = None
-    stamps: Literal["even", "arrival"] = "even"
+    stamps: Literal["auto", "even", "arrival"] = "auto"
     lost_s: Positive = 2.0
-    source: SimulatedAccelerometer | ReplayedAccelerometer = SimulatedAccelerometer()
+    source: AccelerometerSource = SimulatedAccelerometer()
     alarm: AlarmConfig = AlarmConfig()
 
 

@@ -13,13 +13,18 @@ from edge_rt.core.config import Config, SimulatedAccelerometer
 from edge_rt.core.errors import ConfigError, ManifestError
 from edge_rt.core.fall import OPEN, FallRules, rules_for
 from edge_rt.core.manifest import FallManifest
+from edge_rt.core.orientation import parse_axes
+from edge_rt.core.types import Accelerometer
 from edge_rt.falls.detector import FallDetector
 from edge_rt.falls.pipeline import FallPipeline
 from edge_rt.runtime.alarm_siren import siren_follows
 from edge_rt.runtime.compose import Place, announcer
 from edge_rt.runtime.fall_memory import FallMemory, logged_stages
 from edge_rt.runtime.fall_service import FallService
-from edge_rt.runtime.sources import make_accelerometer
+from edge_rt.runtime.instruments import InstrumentSource, is_model, make_instrument
+from edge_rt.runtime.mounted import MountedAccelerometer
+from edge_rt.runtime.sensor_desk import SensorDesk
+from edge_rt.runtime.sources import make_accelerometer, stamps_of
 
 
 class Settings(Protocol):
@@ -33,11 +38,13 @@ class Settings(Protocol):
 
 
 class Falls(NamedTuple):
-    """The service, not started; its memory, to be closed after it; the engine's name."""
+    """The service, not started; its memory, to be closed after it; the engine's name; the desk of
+    the accelerometer where that is a device."""
 
     service: FallService
     memory: FallMemory
     engine: str
+    desk: SensorDesk | None
 
 
 def make_falls(place: Place, settings: Settings | None) -> Falls:
@@ -47,16 +54,16 @@ def make_falls(place: Place, settings: Settings | None) -> Falls:
     manifest = bundle.manifest
     if not isinstance(manifest, FallManifest):
         raise ManifestError(f"bundle {config.bundle} is not a fall model; see falls.bundle")
-    source = make_accelerometer(config.source, manifest.decision.placement)
+    source, desk = _sensor(place, manifest.decision.placement)
     detector = FallDetector(
-        bundle, rate_hz=source.rate_hz, range_g=source.range_g, stamps=config.stamps
+        bundle, rate_hz=source.rate_hz, range_g=source.range_g, stamps=stamps_of(config)
     )
     pipeline = FallPipeline(
         detector,
         _rules_at_start(place.config, settings, manifest),
         lambda: uuid.uuid4().hex,
         range_g=source.range_g,
-        simulated=isinstance(config.source, SimulatedAccelerometer),
+        simulated=isinstance(config.source, SimulatedAccelerometer) or is_model(config.source),
         scale=manifest.output.scale,
     )
     place.recorder.listen(siren_follows(place.siren), urgent=True)
@@ -75,12 +82,23 @@ def make_falls(place: Place, settings: Settings | None) -> Falls:
         time.monotonic,
         # A sensor cannot be missed before its hops are due.
         lost_s=max(config.lost_s, 3.0 * manifest.input.hop / manifest.input.rate_hz),
-        speed=config.source.speed,
+        speed=1.0 if isinstance(config.source, InstrumentSource) else config.source.speed,
         asleep_s=restored.asleep_s,
+        instrument=desk.status if desk is not None else dict,
     )
     if settings is not None:
         settings.watch(lambda new: service.set_rules(rules_from(new, manifest)))
-    return Falls(service, memory, bundle.interpreter.engine)
+    return Falls(service, memory, bundle.interpreter.engine, desk)
+
+
+def _sensor(place: Place, placement: str) -> tuple[Accelerometer, SensorDesk | None]:
+    """The configured source; a device as it is mounted and calibrated."""
+    source = place.config.falls.source
+    if not isinstance(source, InstrumentSource):
+        return make_accelerometer(source, placement), None
+    device = make_instrument(source, placement)
+    mounted = MountedAccelerometer(device, parse_axes(source.axes))
+    return mounted, SensorDesk(device, mounted, place.folder)
 
 
 def rules_from(config: Config, manifest: FallManifest) -> FallRules:

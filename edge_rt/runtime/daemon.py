@@ -37,6 +37,7 @@ from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.reporting import Parts, telemetry
 from edge_rt.runtime.restoring import finish_restore
 from edge_rt.runtime.room import Room
+from edge_rt.runtime.sensor_desk import SensorDesk, sensor_commands
 from edge_rt.runtime.stamps import Stamps, read_boot_id
 from edge_rt.runtime.teller import Notice
 
@@ -76,6 +77,7 @@ class Daemon:
         self._control: ControlServer | None = None
         self._guard: CrashGuard | None = None
         self._room: Room | None = None
+        self._desk: SensorDesk | None = None
         self._engine = ""
 
     def start(self, pause: Callable[[float], object] = time.sleep) -> None:
@@ -120,6 +122,7 @@ class Daemon:
             made = make_falls(place, self._mqtt)
             self._stack.callback(made.memory.close)
             self._falls, self._memory, self._engine = made.service, made.memory, made.engine
+            self._desk = made.desk
         recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
         if guard.mode is not Mode.FULL:
             log.error("%s", guard.problem())
@@ -143,7 +146,8 @@ class Daemon:
             telemetry(state.path, recorder, stamps, parts, config.mqtt.telemetry_s)
         )
         room.watch(commands.pressed(), presence, announcer(recorder, None))
-        table = commands.table() | rows
+        # What only somebody at the device may ask stays out of reach of MQTT.
+        table = commands.table() | rows | sensor_commands(self._desk)
         group = _group_of(state.path)
         server = self._control = ControlServer(Path(config.runtime.run_dir), table, group)
         server.start()
@@ -247,6 +251,8 @@ class Daemon:
             falls = self._falls.status()
             if falls["sensor"] == "lost":
                 found.append(f"accelerometer: {falls['sensor_detail']}")
+            if self._desk is not None and self._desk.problem:
+                found.append(f"accelerometer: {self._desk.problem}")
             for problem in (falls["problem"], falls["detector_problem"]):
                 if problem:
                     found.append(f"falls: {problem}")

@@ -48,6 +48,7 @@ class FallService:
     lost_s     without a usable sample for so long the sensor counts as lost
     speed      how many seconds of the source's clock pass in one of ours (replays may hurry)
     asleep_s   how long ago, by our clock, the restored state was saved
+    instrument what the sensor says of itself, JSON-able; for the status
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class FallService:
         lost_s: float,
         speed: float = 1.0,
         asleep_s: float = 0.0,
+        instrument: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._pipeline = pipeline
         self._announce = announce
@@ -69,6 +71,7 @@ class FallService:
         self._lost_s = lost_s
         self._speed = speed
         self._asleep_s = asleep_s
+        self._instrument = instrument
         self._inbox: queue.Queue[_Item] = queue.Queue(maxsize=MAX_WAITING)
         self._reader = AccelerometerReader(source, self._on_block, self._on_lost, self._on_end)
         self._sensor = "starting"  # ok, lost, ended
@@ -151,6 +154,7 @@ class FallService:
             "blocks": self._blocks,
             "blocks_dropped": self._dropped,
             "problem": self._problem,
+            "instrument": self._instrument(),
             **self._pipeline.status(),
         }
 

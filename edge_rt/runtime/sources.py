@@ -6,44 +6,47 @@ from pathlib import Path
 
 from edge_rt.adapters.accel_replay import ReplayAccelerometer
 from edge_rt.core.config import (
+    AccelerometerSource,
     DemoCamera,
+    FallConfig,
     OpenCVCamera,
     ReplayedAccelerometer,
     ReplayedCamera,
     SimulatedAccelerometer,
 )
-from edge_rt.core.errors import ConfigError, InputError
+from edge_rt.core.timebase import Stamps
 from edge_rt.core.types import Accelerometer, Camera, SampleBlock
-from edge_rt.falls.simulate import ACTIVITIES, DEMO_SCRIPT, FALLS, Script, simulate
-
-# "demo", "walking", ..., "fall-seated", ...
-SCENES: dict[str, Script] = {
-    "demo": DEMO_SCRIPT,
-    **ACTIVITIES,
-    **{f"fall-{name}": script for name, script in FALLS.items()},
-}
+from edge_rt.runtime.instruments import make_instrument
+from edge_rt.runtime.scenes import simulated_scene
 
 
-def make_accelerometer(
-    source: SimulatedAccelerometer | ReplayedAccelerometer, placement: str
-) -> Accelerometer:
-    """The accelerometer that the config names.
+def make_accelerometer(source: AccelerometerSource, placement: str) -> Accelerometer:
+    """The accelerometer that the config names; nothing is opened yet.
 
-    Raises ConfigError for an unknown scene, InputError for an unusable recording.
+    Raises ConfigError for an unknown scene or axes, InputError for an unusable recording.
     """
     if isinstance(source, SimulatedAccelerometer):
         return _simulated(source, placement)
-    return _replayed(source)
+    if isinstance(source, ReplayedAccelerometer):
+        return _replayed(source)[0]
+    return make_instrument(source, placement)
+
+
+def stamps_of(falls: FallConfig) -> Stamps:
+    """What the time stamps of the configured source mean.
+
+    Devices of ours stamp each sample when it was taken; a recording with times has arrival times.
+    Raises InputError for an unusable recording.
+    """
+    if falls.stamps != "auto":
+        return falls.stamps
+    if isinstance(falls.source, ReplayedAccelerometer):
+        return _replayed(falls.source)[1]
+    return "even"
 
 
 def _simulated(source: SimulatedAccelerometer, placement: str) -> Accelerometer:
-    if source.scene not in SCENES:
-        raise ConfigError(
-            f"falls.source: no scene {source.scene!r}; choose from {', '.join(SCENES)}"
-        )
-    played = simulate(
-        SCENES[source.scene], source.seed, rate_hz=source.rate_hz, placement=placement
-    )
+    played = simulated_scene(source.scene, source.seed, source.rate_hz, placement)
     return ReplayAccelerometer(
         played.block,
         rate_hz=played.rate_hz,
@@ -53,18 +56,17 @@ def _simulated(source: SimulatedAccelerometer, placement: str) -> Accelerometer:
     )
 
 
-def _replayed(source: ReplayedAccelerometer) -> Accelerometer:
-    from edge_rt.adapters.trials import read_trials
+def _replayed(source: ReplayedAccelerometer) -> tuple[Accelerometer, Stamps]:
+    from edge_rt.adapters.trials import find_trial
 
-    for trial in read_trials(Path(source.file)):
-        if source.trial in ("", trial.trial):
-            return ReplayAccelerometer(
-                SampleBlock(trial.times_s(), trial.acc_g),
-                rate_hz=trial.rate_hz,
-                speed=source.speed,
-                repeat=source.repeat,
-            )
-    raise InputError(f"{source.file}: no trial {source.trial!r} in it; see its `trial` array")
+    trial = find_trial(Path(source.file), source.trial)
+    played = ReplayAccelerometer(
+        SampleBlock(trial.times_s(), trial.acc_g),
+        rate_hz=trial.rate_hz,
+        speed=source.speed,
+        repeat=source.repeat,
+    )
+    return played, "even" if trial.t_s is None else "arrival"
 
 
 def make_camera(source: OpenCVCamera | ReplayedCamera | DemoCamera) -> Camera:

@@ -1,0 +1,99 @@
+"""The MPU-6050 (and MPU-6000) on an I2C bus: a `Chip`. Registers stand in `core.mpu6050`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_rt.core import mpu6050 as chip
+from edge_rt.core.bus import Bus, Drained
+from edge_rt.core.errors import SensorError
+
+TURN_S = 0.1  # 10 of 170 frames at 100 Hz: a host that is late by a second and a half loses nothing
+
+
+class Mpu6050:
+    """What to say to the chip.
+
+    address       0x68, or 0x69 with pin AD0 high
+    range_g       2, 4, 8, 16
+    rate_hz       4 to 1000; the chip does 1000 / n
+    bandwidth_hz  of its low-pass: 184, 94, 44, 21, 10, 5
+    fifo          False: poll the newest sample; the chip then samples at 1 kHz, so that what is
+                  polled is at most 1 ms old
+    """
+
+    name = "mpu6050"
+    turn_s = TURN_S
+
+    def __init__(
+        self, address: int, range_g: int, rate_hz: float, bandwidth_hz: int, fifo: bool = True
+    ) -> None:
+        self.address = address
+        self.fifo = fifo
+        self.range_g = float(range_g)
+        own_hz = rate_hz if fifo else chip.BASE_HZ
+        self._settings = chip.settings(range_g, own_hz, bandwidth_hz)
+        self.rate_hz = self._settings.rate_hz if fifo else rate_hz
+        self.lsb_per_g = self._settings.lsb_per_g
+
+    def set_up(self, bus: Bus) -> None:
+        """Check who answers, set everything, read it back, empty the FIFO."""
+        self._identify(bus)
+        for register, value in self._settings.writes:
+            bus.write_byte(self.address, register, value)
+        if self.fifo:
+            bus.write_byte(self.address, chip.FIFO_EN, chip.ACCEL_TO_FIFO)
+            self.restart(bus)
+        self.verify(bus)
+
+    def verify(self, bus: Bus) -> None:
+        """Identity and settings; a chip that lost power for a moment has forgotten them."""
+        self._identify(bus)
+        expected = [*self._settings.writes]
+        if self.fifo:
+            expected += [(chip.FIFO_EN, chip.ACCEL_TO_FIFO), (chip.USER_CTRL, chip.FIFO_ON)]
+        for register, value in expected:
+            found = bus.read_byte(self.address, register)
+            if found != value:
+                raise SensorError(
+                    f"{self._who}: register 0x{register:02x} reads 0x{found:02x}, was set to "
+                    f"0x{value:02x}; check power and wiring"
+                )
+
+    def restart(self, bus: Bus) -> None:
+        """Throw away what the FIFO holds. (106): it can be reset while it is off."""
+        for value in (0, chip.FIFO_RESET, chip.FIFO_ON):
+            bus.write_byte(self.address, chip.USER_CTRL, value)
+
+    def drain(self, bus: Bus, clock: Callable[[], float]) -> Drained:
+        """All whole frames; none and `lost` when it had overflowed: it was emptied then."""
+        before_s = clock()
+        count = int.from_bytes(bus.read_block(self.address, chip.FIFO_COUNT_H, 2), "big")
+        after_s = clock()
+        if count >= chip.FIFO_FULL:
+            self.restart(bus)
+            return Drained(chip.words(b""), before_s, after_s, True)
+        left = count // chip.FRAME * chip.FRAME
+        portion = bus.max_block // chip.FRAME * chip.FRAME
+        parts = []
+        while left:
+            size = min(left, portion)
+            parts.append(bus.read_block(self.address, chip.FIFO_R_W, size))
+            left -= size
+        return Drained(chip.words(b"".join(parts)), before_s, after_s, False)
+
+    def poll(self, bus: Bus) -> tuple[int, int, int]:
+        """The newest sample, all three words of one moment."""
+        return chip.sample(bus.read_block(self.address, chip.ACCEL_XOUT_H, chip.FRAME))
+
+    def _identify(self, bus: Bus) -> None:
+        found = bus.read_byte(self.address, chip.WHO_AM_I)
+        if found != chip.IDENTITY:
+            raise SensorError(
+                f"{self._who}: WHO_AM_I is 0x{found:02x}, not 0x{chip.IDENTITY:02x}; another chip: "
+                "choose its driver, or 'iio' where the kernel has one"
+            )
+
+    @property
+    def _who(self) -> str:
+        return f"{self.name} at 0x{self.address:02x}"
