@@ -79,7 +79,7 @@ def test_toml_written_is_read_back() -> None:
         "numbers": [1, 2.5, -3],
         "nothing": None,
         "on": True,
-        "inner": {"deep": {"key with space": "ä"}, "x": 1},
+        "inner": {"deep": {"key with space": "ä"}, "x": 1, "many": [{"a": 1}, {"b": {"c": 2}}]},
     }
     expected = {k: v for k, v in table.items() if v is not None}
     assert tomllib.loads(write_toml(table)) == expected
