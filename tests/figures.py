@@ -137,7 +137,7 @@ def _table(result: dict[str, Any]) -> str:
     rows = [
         "# Release figures",
         "",
-        "Made by `scripts/test release`; the same with all details in the `.json` beside this.",
+        "Made by a script of the project; the same with all details in the `.json` beside this.",
         "",
         f"- commit `{result['commit']}`{changed}, {result['made']}",
         f"- {machine['processor']} ({machine['architecture']}), {machine['cores']} cores",

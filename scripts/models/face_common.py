@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import math
 import multiprocessing
 import os
 import subprocess
@@ -23,6 +24,9 @@ import numpy.typing as npt
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 MODEL, GOLDEN = "model.tflite", "golden.npz"
+# Engines round each layer in their own way, and again otherwise on ARM: there the detector differs
+# by up to 25 steps where no two engines on x86-64 differ by more than 20 (`scripts/test-arm`).
+GOLDEN_MARGIN = 1.6
 
 # int8 heads: what a head emits is squeezed into relu6's 0..6, so that its 256 steps lie where
 # faces are and the background's extremes (pixels and logits in the thousands) do not stretch them.
@@ -147,7 +151,8 @@ def write_bundle(
     """Write a complete bundle: model, golden vectors, card, manifest.
 
     pictures: uint8 (cases, height, width, 3) in the model's colour order. The expected outputs are
-    LiteRT's; the tolerance is the largest difference that any installed engine shows, and one step.
+    LiteRT's; the tolerance is GOLDEN_MARGIN times the largest difference that any installed engine
+    shows.
     """
     from edge_rt.adapters.bundle_files import write_manifest
     from edge_rt.adapters.tflite import Interpreter, installed_engines
@@ -172,7 +177,7 @@ def write_bundle(
     named = {f"output_{k}": column for k, column in enumerate(outputs)}
     np.savez_compressed(folder / GOLDEN, input_0=raw, **named)
     print(f"{manifest['name']}: {len(model)} bytes, engines differ by {worst:g} at most")
-    manifest = {**manifest, "golden": {"file": GOLDEN, "tolerance": worst + 1.0}}
+    manifest = {**manifest, "golden": {"file": GOLDEN, "tolerance": float(math.ceil(GOLDEN_MARGIN * worst))}}
     write_manifest(folder, manifest)
 
 
