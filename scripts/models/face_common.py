@@ -177,7 +177,10 @@ def write_bundle(
     named = {f"output_{k}": column for k, column in enumerate(outputs)}
     np.savez_compressed(folder / GOLDEN, input_0=raw, **named)
     print(f"{manifest['name']}: {len(model)} bytes, engines differ by {worst:g} at most")
-    manifest = {**manifest, "golden": {"file": GOLDEN, "tolerance": float(math.ceil(GOLDEN_MARGIN * worst))}}
+    manifest = {
+        **manifest,
+        "golden": {"file": GOLDEN, "tolerance": float(math.ceil(GOLDEN_MARGIN * worst))},
+    }
     write_manifest(folder, manifest)
 
 
