@@ -38,6 +38,7 @@ class Device:
         self.go_on, self.hold = threading.Event(), threading.Event()
         self.hold.set()
         self.now_s = 1000.0
+        self.unix_s, self.clock_trusted = 1767225600.0, True  # 2026-01-01
         self.fault: Exception | None = None
         table = {
             "self_test": Command(NoArgs, self._slow),
@@ -53,7 +54,7 @@ class Device:
             self._announce,
             self._warn,
             None if public is None else OperationsKey(public.id, public.verify),
-            Facts(lambda: self.now_s),
+            Facts(lambda: self.now_s, lambda: self.unix_s, lambda: self.clock_trusted),
         )
         self.commands.start()
 
@@ -152,6 +153,23 @@ def test_a_signed_command_is_announced_done_told_and_never_done_again(
     assert again.wait(3)["reason"] == "replayed"
     assert device.acted == ["announced cancel", "cancel f00"] and again.acted == []
     assert again.commands.status()["refused"] == 2
+
+
+def test_an_expired_one_is_not_done_once_the_clock_is_set(
+    start: Callable[..., Device], operator: Operator
+) -> None:
+    device = start()
+    stamps = "2025-12-31T23:59:59Z", "2026-01-01T00:00:01Z"
+    late, fresh = (operator.sign("cancel", f"i{k}", expires=stamps[k]) for k in range(2))
+    device.send("cancel", late)
+    assert device.wait(1)["reason"] == "expired"
+    device.send("cancel", fresh)
+    assert device.wait(2)["outcome"] == "done"
+    device.clock_trusted = False
+    device.send("cancel", operator.sign("cancel", "i2", expires=stamps[0]))
+    assert device.wait(3)["outcome"] == "done"
+    device.send("cancel", late)
+    assert device.wait(4)["reason"] == "replayed"
 
 
 @pytest.mark.parametrize("name", ["unlock", "face_verify", "help_now", "status", "events", "x"])

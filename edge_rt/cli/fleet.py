@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_rt.cli import options, output, publish
+from edge_rt.cli import fleet_operate, options, output, publish
 from edge_rt.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def fleet() -> None:
-    """Receive a fleet's events and see what has come; publish models to it."""
+    """Receive a fleet's events and see what has come; send it commands and models."""
 
 
-for command in publish.COMMANDS:
+for command in (*publish.COMMANDS, *fleet_operate.COMMANDS):
     fleet.add_command(command)
 
 
@@ -46,6 +46,7 @@ for command in publish.COMMANDS:
     help="A device is silent after so many seconds without a word, too; 0: never.",
 )
 @click.option("--notify", "people", help="Who is told: file of mode 0600, or a credential's name.")
+@click.option("--sign-key", type=options.FILE, help="Sign receipts with this operations key.")
 @options.as_json
 def listen(
     host: str,
@@ -59,6 +60,7 @@ def listen(
     silent_after: float,
     unheard_after: float,
     people: str | None,
+    sign_key: Path | None,
     as_json: bool,
 ) -> None:
     """Keep every event of a fleet and receipt it; prints each once, until Ctrl-C.
@@ -85,9 +87,14 @@ def listen(
         session_s=86400,
         receive_maximum=1000,
     )
+    sign = None
+    if sign_key is not None:
+        from edge_rt.adapters.operations_key import PrivateKey
+
+        sign = PrivateKey.read(sign_key).sign
     kept = Store(store)
     try:
-        _listen(settings, name, kept, silent_after, unheard_after, config, as_json)
+        _listen(settings, name, kept, silent_after, unheard_after, config, sign, as_json)
     finally:
         kept.close()
 
@@ -99,6 +106,7 @@ def _listen(
     silent_s: float,
     unheard_s: float,
     people: NotifyConfig | None,
+    sign: Callable[[bytes], bytes] | None,
     as_json: bool,
 ) -> None:
     import time
@@ -124,7 +132,13 @@ def _listen(
 
     listeners = Listeners(show, lambda t: say("is silent", t), lambda t: say("is back", t))
     receiver = Receiver(
-        settings, name, store, silent_s=silent_s, unheard_s=unheard_s, listeners=listeners
+        settings,
+        name,
+        store,
+        silent_s=silent_s,
+        unheard_s=unheard_s,
+        listeners=listeners,
+        sign=sign,
     )
     notifier = _notifier(people, store, receiver.wake) if people else None
     stopping: list[int] = []

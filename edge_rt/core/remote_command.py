@@ -51,25 +51,27 @@ _Time = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
 class Rule(NamedTuple):
     """One command.
 
-    signed   it weakens the watch over a person: only with a signature, announced at the device
+    signed   it weakens the watch over a person: only with a signature
+    announced  whoever is at the device is told, before it is done
     slow     it takes longer than a moment: runs beside the others, one of a name at a time
     every_s  not more often. Who can write to the topic may then cost the device, every minute, a
              window of fall detection, or a few seconds of a core
     """
 
     signed: bool = False
+    announced: bool = False
     slow: bool = False
     every_s: float = 0.0
 
 
 RULES: Mapping[str, Rule] = {
     "self_test": Rule(slow=True, every_s=30.0),
-    "enrol_window": Rule(slow=True, every_s=5.0),
+    "enrol_window": Rule(announced=True, slow=True, every_s=5.0),
     "restart_pipeline": Rule(every_s=60.0),
     "model_rollback": Rule(slow=True, every_s=60.0),
-    "cancel": Rule(signed=True),
-    "resolve": Rule(signed=True),
-    "disarm": Rule(signed=True),
+    "cancel": Rule(signed=True, announced=True),
+    "resolve": Rule(signed=True, announced=True),
+    "disarm": Rule(signed=True, announced=True),
 }
 
 # Why a command was refused or came to nothing; `reason` of the event.

@@ -13,7 +13,7 @@ import msgspec
 from edge_rt.adapters import mqtt
 from edge_rt.core.errors import InputError
 from edge_rt.core.uplink_link import Backoff, Event, Link, State
-from edge_rt.core.uplink_wire import ROOT, Topics, decode_status
+from edge_rt.core.uplink_wire import ROOT, Topics, decode_status, sign_receipt
 from edge_rt.core.wire import decode, rfc3339, source_of
 from edge_rt.fleet.store import Arrived, Store
 
@@ -55,6 +55,7 @@ class Receiver:
     fleet      whose events; the broker's ACL must let this client read them and write each `ack`
     silent_s   a device is silent when the broker has called it offline for so long
     unheard_s  ... or nothing has come of it for so long, telemetry included; 0: never
+    sign       text to Ed25519 signature, by the operations key; None: receipts go unsigned
     Raises StorageError from turn() when the store cannot be written: nothing of that batch was
     receipted, so it comes again after a new start.
     """
@@ -68,6 +69,7 @@ class Receiver:
         silent_s: float = DEFAULT_SILENT_S,
         unheard_s: float = 0.0,
         listeners: Listeners | None = None,
+        sign: Callable[[bytes], bytes] | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -83,6 +85,7 @@ class Receiver:
         self._unheard_s = unheard_s
         self._online_s = 0.0
         self.listeners = listeners or Listeners()
+        self._sign = sign
         self._due: dict[tuple[str, str], float] = {}
         self._in_flight: set[int] = set()
         self._window = WINDOW
@@ -206,8 +209,11 @@ class Receiver:
             if len(self._in_flight) >= self._window:
                 return
             _, _, fleet, device = source.split("/")
-            message = self.store.log(source, logid).receipt(logid)
-            token = self._mqtt.publish(Topics(fleet, device).ack, msgspec.json.encode(message))
+            topics = Topics(fleet, device)
+            body = msgspec.json.encode(self.store.log(source, logid).receipt(logid))
+            if self._sign is not None:
+                body = sign_receipt(topics, body, self._sign)
+            token = self._mqtt.publish(topics.ack, body)
             if token is None:  # the connection went: what was in doubt comes again
                 return
             del self._due[source, logid]

@@ -25,7 +25,7 @@ def make_remote_commands(
     """The service, not started. Raises CredentialError for an unusable operations key."""
 
     def warn(name: str) -> None:
-        log.warning("%s, by a signed command from afar", name)
+        log.warning("%s is about to be done, by a command from afar", name)
         place.siren.notice()
 
     return RemoteCommands(

@@ -137,7 +137,8 @@ class Daemon:
         commands = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, room, self.status
         )
-        rows = DeviceCommands(config, self._falls, self._faces, presence, self.status).table()
+        device = DeviceCommands(config, self._falls, self._faces, presence, self.status)
+        rows = device.table()
         if self._mqtt is not None:
             self._stack.callback(self._mqtt.stop)
             self._mqtt.start(self._falls, self._faces, commands.table("operator") | rows)

@@ -54,7 +54,7 @@ class RemoteCommands:
     file      remembers commands and counters
     table     name -> command; only the names in core.remote_command.RULES are ever looked up
     announce  tells outcomes
-    warn      says at the device that a signed command is about to be done; returns at once
+    warn      says at the device that a command is about to be done; returns at once
     key       judges signatures; None: no signed command is accepted
     """
 
@@ -165,7 +165,7 @@ class RemoteCommands:
         outcome, reason = "done", ""
         result: dict[str, Any] = {}
         try:
-            if RULES[name].signed:
+            if RULES[name].announced:
                 self._warn(name)
             result = self._call(asked)
         except Exception as error:  # whoever asked has to hear of it, a bug of ours included
