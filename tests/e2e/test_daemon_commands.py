@@ -289,6 +289,7 @@ def test_a_face_worker_is_replaced_and_a_new_person_enrolled_when_somebody_is_th
         # The owner was not enrolled a second time, under the guest's name.
         assert [p.stem[:-2] for p in sorted(MEDIA.glob("*.jpg")) if is_guest(p)] == ["stranger"]
         assert "Guest" not in str(running.events())
+        assert "enrol_window is about to be done" in running.log
 
 
 @contextmanager
