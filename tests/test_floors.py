@@ -45,6 +45,7 @@ HOMES = {
     "cv2": {"adapters/imaging.py", "adapters/camera_opencv.py", "adapters/camera_replay.py"},
     "gpiod": {"adapters/gpio.py"},
     "paho": {"adapters/mqtt.py"},
+    "picamera2": {"adapters/camera_picamera2.py"},
     "securesystemslib": {"adapters/trust.py"},
     "smbus2": {"adapters/i2c.py"},
     # the only writer of the event log; its readers, who hold connections of their own; what a

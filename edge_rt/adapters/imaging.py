@@ -168,3 +168,17 @@ def histogram(gray: GrayArray) -> Float32Array:
     """Share of each grey level, float32 (256,), sum 1."""
     counts = cv2.calcHist([gray], [0], None, [256], [0, 256])
     return (counts[:, 0] / gray.size).astype(np.float32)
+
+
+def thumbnail(image: ImageArray, width: int, height: int) -> GrayArray:
+    """Grey means of width x height cells, uint8 (height, width)."""
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return to_gray(small)  # type: ignore[arg-type]
+
+
+def from_yuv420(planes: ImageArray, width: int, height: int) -> ImageArray:
+    """The picture in planar YUV 4:2:0: uint8 (3 height / 2, stride), as the Pi's camera system
+    delivers it, rows padded to the stride. Returns uint8 (height, width, 3)."""
+    stride = planes.shape[1]
+    full = cv2.cvtColor(planes[: height * 3 // 2], cv2.COLOR_YUV2BGR_I420)
+    return full[:, :width] if stride != width else full  # type: ignore[return-value]

@@ -16,6 +16,7 @@ from edge_rt.core.pin_config import GpiodChip, InputConfig, ModelChip, OutputCon
 from edge_rt.core.typed_toml import decode_toml
 from edge_rt.core.unlock import UnlockRules
 from edge_rt.core.uplink_config import MqttConfig
+from edge_rt.core.wake import WakeRules
 
 # A fleet or device name becomes a topic level and an ACL entry: no separator, no wildcard.
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -201,13 +202,34 @@ class FallConfig(Struct, frozen=True):
 
 
 class OpenCVCamera(Struct, tag_field="driver", tag="opencv", frozen=True):
-    """A V4L2 camera. device: number or path."""
+    """A V4L2 camera.
+
+    device   number or path; a link in /dev/v4l/by-id names the same camera after it is plugged in
+             elsewhere
+    format   a FOURCC; empty: what the camera prefers
+    exposure_ms, gain, white_balance_k  fixed instead of automatic; gain in the camera's own units.
+             What the camera makes of them is read back, logged and told by `edge-rt status`
+    """
 
     device: str = "/dev/video0"
     width: Count = 640
     height: Count = 480
     rate_hz: Positive = 15.0
-    format: str = "MJPG"
+    format: Annotated[str, Meta(pattern=r"^(|.{4})$")] = "MJPG"
+    exposure_ms: Positive | None = None
+    gain: Annotated[float, Meta(ge=0)] | None = None
+    white_balance_k: Annotated[int, Meta(ge=1000, le=20000)] | None = None
+
+
+class Picamera2Camera(Struct, tag_field="driver", tag="picamera2", frozen=True):
+    """A camera on the ribbon of a Raspberry Pi; needs the system's package python3-picamera2."""
+
+    index: Annotated[int, Meta(ge=0, le=3)] = 0
+    width: Count = 640
+    height: Count = 480
+    rate_hz: Positive = 15.0
+    exposure_ms: Positive | None = None
+    gain: Positive | None = None
 
 
 class ReplayedCamera(Struct, tag_field="driver", tag="replay", frozen=True):
@@ -246,7 +268,8 @@ class FaceConfig(Struct, frozen=True):
     template_key: str = ""
     hang_s: Positive = 5.0
     memory_mb: Annotated[int, Meta(ge=64, le=2048)] = 256
-    camera: OpenCVCamera | ReplayedCamera | DemoCamera = OpenCVCamera()
+    camera: OpenCVCamera | Picamera2Camera | ReplayedCamera | DemoCamera = OpenCVCamera()
+    wake: WakeRules = WakeRules()
     rules: UnlockRules = UnlockRules()
 
 

@@ -53,6 +53,8 @@ class Accelerometer(Protocol):
 class Camera(Protocol):
     """Anything that yields frames. Raises CameraError when the device is lost."""
 
+    dropped: int  # frames passed over because the reader was late
+
     def open(self) -> None: ...
 
     def read(self, timeout_s: float) -> Frame | None:

@@ -51,13 +51,15 @@ class Ready(_Message, tag="ready", frozen=True):
 class Beat(_Message, tag="beat", frozen=True):
     """The main loop has turned. Sent by the turning itself, so that a hung call silences it.
 
-    camera: "off", "on" or "lost"; latency: LatencyRecorder.summary().
+    camera: "off", "on", "lost" or "ended"; asleep: nothing moves, frames are taken at the low rate;
+    latency: LatencyRecorder.summary().
     """
 
     camera: str
     frames: int
     dropped: int
     latency: dict[str, dict[str, float]]
+    asleep: bool = False
 
 
 class Seen(_Message, tag="seen", frozen=True):
@@ -76,6 +78,13 @@ class CameraState(_Message, tag="camera", frozen=True):
     detail: str = ""
 
 
+class CameraOpened(_Message, tag="opened", frozen=True):
+    """found: what the camera delivers; differences: where that is not what was asked for."""
+
+    found: str
+    differences: list[str]
+
+
 class Answer(_Message, tag="answer", frozen=True):
     """Outcome of an Ask. kind and message are set when it failed."""
 
@@ -86,10 +95,10 @@ class Answer(_Message, tag="answer", frozen=True):
 
 
 class Failed(_Message, tag="failed", frozen=True):
-    """The worker cannot run at all (bad model, bad key); it ends after this."""
+    """The worker cannot run (bad model, bad key, hung driver); it ends after this."""
 
     kind: str
     message: str
 
 
-FromWorker = Ready | Beat | Seen | CameraState | Answer | Failed
+FromWorker = Ready | Beat | Seen | CameraState | CameraOpened | Answer | Failed

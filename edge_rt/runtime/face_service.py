@@ -32,6 +32,7 @@ from edge_rt.runtime.face_messages import (
     Arm,
     Ask,
     Beat,
+    CameraOpened,
     CameraState,
     Failed,
     FromWorker,
@@ -89,6 +90,7 @@ class FaceService:
         self._link: Link[FromWorker] | None = None
         self._ready: Ready | None = None
         self._beat: Beat | None = None
+        self._opened: CameraOpened | None = None
         self._last_seen: Seen | None = None
         self._last_outcome: dict[str, Any] | None = None
         self._problem = self._disk_problem = self._camera_detail = ""
@@ -153,6 +155,9 @@ class FaceService:
             "persons": ready.persons if ready else None,
             "camera": beat.camera if beat else "off",
             "camera_detail": self._camera_detail,
+            "camera_format": self._opened.found if self._opened else "",
+            "camera_differences": self._opened.differences if self._opened else [],
+            "asleep": beat.asleep if beat else False,
             "frames": beat.frames if beat else 0,
             "dropped": beat.dropped if beat else 0,
             "latency": beat.latency if beat else {},
@@ -241,6 +246,11 @@ class FaceService:
                 self._camera_detail = message.detail
                 what = "sensor_lost" if message.lost else "sensor_back"
                 self._announce("device", what, {"sensor": "camera", "detail": message.detail})
+            case CameraOpened():
+                self._opened = message
+                log.info("camera: %s", message.found)
+                for line in message.differences:
+                    log.warning("camera: %s", line)
             case Answer():
                 self._resolve(message)
             case Failed():

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from edge_rt.adapters.statefile import AtomicFile
 from edge_rt.adapters.templates import STORE_NAME, TemplateStore, load_key
-from edge_rt.core.config import DemoCamera, FaceConfig, OpenCVCamera, ReplayedCamera
+from edge_rt.core.config import (
+    DemoCamera,
+    FaceConfig,
+    OpenCVCamera,
+    Picamera2Camera,
+    ReplayedCamera,
+)
 from edge_rt.core.manifest import EmbedManifest
 
 
@@ -27,8 +33,10 @@ def open_templates(
     )
 
 
-def _identity(camera: OpenCVCamera | ReplayedCamera | DemoCamera) -> str:
+def _identity(camera: OpenCVCamera | Picamera2Camera | ReplayedCamera | DemoCamera) -> str:
     """What templates are bound to: the device, not how it is set."""
     if isinstance(camera, OpenCVCamera):
         return f"opencv:{camera.device}"
+    if isinstance(camera, Picamera2Camera):
+        return f"picamera2:{camera.index}"
     return "demo" if isinstance(camera, DemoCamera) else "replay"

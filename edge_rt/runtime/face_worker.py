@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edge_rt.adapters.imaging import decode_image
+from edge_rt.adapters.imaging import decode_image, thumbnail
 from edge_rt.adapters.templates import Person
 from edge_rt.bundle import open_bundle
 from edge_rt.core.config import Config
@@ -30,15 +30,16 @@ from edge_rt.core.errors import CameraError, EdgeRtError, InputError
 from edge_rt.core.latency import between
 from edge_rt.core.manifest import EmbedManifest, distance_within
 from edge_rt.core.match import Gallery
-from edge_rt.core.types import Camera, Float32Array, Frame
+from edge_rt.core.types import Float32Array, Frame
+from edge_rt.core.wake import HEIGHT, WIDTH, Wake
 from edge_rt.faces.pipeline import FacePipeline, Observation
+from edge_rt.runtime.eye import Eye
 from edge_rt.runtime.face_messages import (
     MAX_LINE_BYTES,
     Answer,
     Arm,
     Ask,
     Beat,
-    CameraState,
     Failed,
     Ready,
     Seen,
@@ -49,8 +50,7 @@ from edge_rt.runtime.link import Link, parent_connection
 from edge_rt.runtime.sources import make_camera
 
 BEAT_S = 0.5
-READ_S = 0.3
-REOPEN_S = 1.0
+IDLE_S = 0.1
 ENROL_FRAMES = 5  # good camera frames a person is enrolled from
 ENROL_S = 30.0
 VERIFY_S = 8.0
@@ -58,18 +58,17 @@ VERIFY_S = 8.0
 
 
 def main(arguments: list[str]) -> int:
-    """Run until the daemon hangs up. Exit code 1 when the worker could not start."""
+    """Run until the daemon hangs up. Exit code 1 when a worker cannot start or go on."""
     for number in (signal.SIGTERM, signal.SIGINT):
         # Meant for the whole process group: our end comes with the daemon's, in its order.
         signal.signal(number, signal.SIG_IGN)
     link: Link[ToWorker] = Link(parent_connection(arguments), ToWorker, MAX_LINE_BYTES)
     try:
         config = msgspec.json.decode(arguments[1], type=Config)
-        worker = Worker(link, config, Path(arguments[0]))
+        Worker(link, config, Path(arguments[0])).run()
     except EdgeRtError as error:
         link.send(Failed(type(error).__name__, str(error)))
         return 1
-    worker.run()
     return 0
 
 
@@ -91,11 +90,9 @@ class Worker:
         self._apart = embed.manifest.decision.threshold.max
         self._store = open_templates(folder, faces, embed.manifest, os.environ)
         self._know(self._store.persons())
-        self._camera: Camera | None = None
-        self._camera_state, self._lost_reason = "off", ""
-        self._reopen_s = 0.0
+        self._eye = Eye(lambda: make_camera(faces.camera), link.send)
+        self._wake = Wake(faces.wake, time.monotonic())
         self._armed = False
-        self._frames = self._dropped = 0
         self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
         self._beat_s = 0.0
         # One count a verdict or a reason of the quality gate: a dozen words.
@@ -118,24 +115,30 @@ class Worker:
 
     def _turn(self) -> None:
         self._obey()
-        if self._armed:
-            frame = self._next_frame()
+        if self._armed and self._wake.wait_s(time.monotonic()) == 0.0:
+            frame = self._eye.next_frame()
             if frame is not None:
                 self._look(frame)
         self._beat()
 
     def _obey(self) -> None:
         try:
-            message = self._inbox.get(timeout=0.0 if self._armed else 0.1)
+            message = self._inbox.get(timeout=self._idle_s())
         except queue.Empty:
             return
         match message:
             case Arm(on):
                 self._armed = on
-                if not on:
-                    self._close_camera()
+                if on:  # whoever arms may stand before the camera already
+                    self._wake = Wake(self._config.wake, time.monotonic())
+                else:
+                    self._eye.close()
             case Ask(id, command, args):
                 self._link.send(self._answer(id, command, args))
+
+    def _idle_s(self) -> float:
+        """How long to wait for a message: until a frame is wanted, or a beat is due."""
+        return min(self._wake.wait_s(time.monotonic()), IDLE_S) if self._armed else IDLE_S
 
     def _beat(self) -> None:
         now_s = time.monotonic()
@@ -143,60 +146,25 @@ class Worker:
             return
         self._beat_s = now_s
         latency = self._pipeline.latency.summary()
-        self._link.send(Beat(self._camera_state, self._frames, self._dropped, latency))
-
-    # ---- camera ----
-
-    def _next_frame(self) -> Frame | None:
-        """The newest frame; None if there is none now. Loss and return are told once each."""
-        now_s = time.monotonic()
-        if self._camera is None:
-            if now_s < self._reopen_s:
-                time.sleep(0.05)
-                return None
-            camera = make_camera(self._config.camera)
-            try:
-                camera.open()
-            except (CameraError, InputError) as error:  # InputError: a replayed file
-                self._lose(str(error))
-                return None
-            self._camera = camera
-        try:
-            frame = self._camera.read(READ_S)
-        except (CameraError, InputError) as error:
-            self._lose(str(error))
-            return None
-        except EOFError:
-            self._camera_state = "ended"
-            self._close_camera()
-            self._reopen_s = float("inf")
-            return None
-        if frame is not None:
-            if self._camera_state == "lost":
-                self._link.send(CameraState(False))
-            self._camera_state, self._lost_reason = "on", ""
-            self._frames += 1
-            self._dropped = getattr(self._camera, "dropped", 0)
-        return frame
-
-    def _lose(self, reason: str) -> None:
-        if self._camera_state != "lost":
-            self._link.send(CameraState(True, reason))
-        self._close_camera()
-        self._camera_state, self._lost_reason = "lost", reason
-        self._reopen_s = time.monotonic() + REOPEN_S
-
-    def _close_camera(self) -> None:
-        camera, self._camera = self._camera, None
-        if camera is not None:
-            camera.close()
-        if self._camera_state == "on":
-            self._camera_state = "off"
+        eye, asleep = self._eye, self._armed and self._wake.asleep(now_s)
+        self._link.send(Beat(eye.state, eye.frames, eye.dropped, latency, asleep))
 
     # ---- seeing ----
 
     def _look(self, frame: Frame) -> None:
+        wake, t_s = self._wake, time.monotonic()
+        small = thumbnail(frame.image, WIDTH, HEIGHT) if wake.wants_thumbnail(t_s) else None
+        if not wake.check(small, t_s):
+            # Nothing has moved since the models found no face in it.
+            self._tally["asleep"] += 1
+            self._link.send(Seen(frame.t_s, "no_face"))
+            self._eye.rest()
+            return
         seen = self._pipeline.process(frame.image)
+        if seen.face is not None:
+            wake.saw_face(time.monotonic())
+        elif wake.asleep(time.monotonic()):
+            self._eye.rest()
         self._tally[seen.reason or ("no_face" if seen.embedding is None else "good")] += 1
         self._link.send(self._seen(frame.t_s, seen))
 
@@ -234,13 +202,12 @@ class Worker:
     def _totals(self) -> dict[str, Any]:
         """What has happened since this was last asked for; aggregates only."""
         latency, frames, dropped = self._told
-        self._told = (self._pipeline.latency.snapshot(), self._frames, self._dropped)
+        self._told = (self._pipeline.latency.snapshot(), self._eye.frames, self._eye.dropped)
         seen, self._tally = dict(self._tally), Counter()
         return {
             "latency": between(latency, self._told[0]),
-            "frames": self._frames - frames,
-            # A camera that was opened anew counts from zero.
-            "dropped": self._dropped - dropped if self._dropped >= dropped else self._dropped,
+            "frames": self._eye.frames - frames,
+            "dropped": self._eye.dropped - dropped,
             "seen": seen,
         }
 
@@ -312,7 +279,7 @@ class Worker:
     ) -> list[Float32Array]:
         """new: of somebody who is not enrolled yet; frames of the others are passed over."""
         found: list[Float32Array] = []
-        last = self._lost_reason or "no frame came from the camera"
+        last = self._eye.reason or "no frame came from the camera"
         for frame in self._watch(patience_s):
             seen = self._pipeline.process(frame.image, enrolling=True)
             if seen.embedding is None:
@@ -325,7 +292,7 @@ class Worker:
             found.append(seen.embedding)
             if len(found) == frames:
                 return found
-        last = self._lost_reason or last
+        last = self._eye.reason or last
         raise CameraError(f"{len(found)} of {frames} good frames in {patience_s:g} s: {last}")
 
     def _watch(self, patience_s: float) -> Iterator[Frame]:
@@ -333,13 +300,13 @@ class Worker:
         end_s = time.monotonic() + patience_s
         try:
             while time.monotonic() < end_s:
-                frame = self._next_frame()
+                frame = self._eye.next_frame()
                 self._beat()
                 if frame is not None:
                     yield frame
         finally:
             if not self._armed:
-                self._close_camera()
+                self._eye.close()
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from edge_rt.core.config import (
     DemoCamera,
     FallConfig,
     OpenCVCamera,
+    Picamera2Camera,
     ReplayedAccelerometer,
     ReplayedCamera,
     SimulatedAccelerometer,
 )
 from edge_rt.core.timebase import Stamps
 from edge_rt.core.types import Accelerometer, Camera, SampleBlock
+from edge_rt.runtime.grabber import GrabbingCamera
 from edge_rt.runtime.instruments import make_instrument
 from edge_rt.runtime.scenes import simulated_scene
 
@@ -69,15 +71,24 @@ def _replayed(source: ReplayedAccelerometer) -> tuple[Accelerometer, Stamps]:
     return played, "even" if trial.t_s is None else "arrival"
 
 
-def make_camera(source: OpenCVCamera | ReplayedCamera | DemoCamera) -> Camera:
+AnyCamera = OpenCVCamera | Picamera2Camera | ReplayedCamera | DemoCamera
+
+
+def make_camera(source: AnyCamera) -> Camera:
     """The camera that the config names. OpenCV is imported here at the earliest.
 
     Raises InputError for an unusable video; a camera that is absent shows when it is opened.
     """
     if isinstance(source, OpenCVCamera):
-        from edge_rt.adapters.camera_opencv import OpenCVCamera as Device
+        from edge_rt.adapters.camera_opencv import OpenCVCapture, device_path
 
-        return Device(source)
+        return GrabbingCamera(device_path(source.device), lambda: OpenCVCapture(source))
+    if isinstance(source, Picamera2Camera):
+        from edge_rt.adapters.camera_picamera2 import Picamera2Capture
+        from edge_rt.adapters.imaging import from_yuv420
+
+        name = f"Pi camera {source.index}"
+        return GrabbingCamera(name, lambda: Picamera2Capture(source, from_yuv420))
     if isinstance(source, ReplayedCamera):
         from edge_rt.adapters.camera_replay import ReplayCamera
 
