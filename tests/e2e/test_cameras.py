@@ -105,7 +105,7 @@ def test_nothing_moving_it_sleeps_and_whoever_comes_is_let_in(tmp_path: Path) ->
         assert then["frames"] - first["frames"] <= 4.0 * took_s + 3.0  # 15 a second when awake
         assert then["dropped"] == first["dropped"]  # passed over asleep is not dropped
         running.wait(lambda: "face.unlocked" in running.kinds(), "the owner to be let in")
-        assert not faces(running)["asleep"]
+        running.wait(lambda: not faces(running)["asleep"], "the status to say that it is awake")
 
 
 def test_a_camera_that_vanishes_is_told_and_comes_back_by_itself(tmp_path: Path) -> None:
