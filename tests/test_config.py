@@ -10,7 +10,10 @@ import msgspec
 import pytest
 
 from edge_rt.core.config import (
+    Adxl345Source,
     Config,
+    IioSource,
+    Mpu6050Source,
     OpenCVCamera,
     ReplayedAccelerometer,
     parse_config,
@@ -83,6 +86,25 @@ def test_toml_written_is_read_back() -> None:
     }
     expected = {k: v for k, v in table.items() if v is not None}
     assert tomllib.loads(write_toml(table)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mpu6050", Mpu6050Source),
+        ("adxl345", Adxl345Source),
+        ("iio", IioSource),
+        ("model", Mpu6050Source),
+    ],
+)
+def test_the_examples_of_sensors_are_the_defaults(name: str, kind: type) -> None:
+    text = files("edge_rt.firmware_configs").joinpath(f"sensors/{name}.toml").read_text()
+    source = parse_config(text, name).falls.source
+    assert isinstance(source, kind)
+    if name != "model":
+        assert source == kind()
+        shown = set(tomllib.loads(text)["falls"]["source"]) - {"driver"}
+        assert shown == {field.name for field in msgspec.structs.fields(kind)} - {"model"}
 
 
 def test_the_example_shows_the_defaults_and_every_section() -> None:

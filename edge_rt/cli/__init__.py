@@ -58,6 +58,8 @@ SECTIONS = {
     },
     "Look after it": {
         "doctor": ("care:doctor", "Check engine, models, sensors, disk, clock and rights."),
+        "calibrate": ("sensor:calibrate", "Calibrate the accelerometer by gravity."),
+        "sensor-setup": ("sensor:sensor_setup", "As root: set up an IIO accelerometer."),
         "backup": ("care:backup", "Save events, templates and counters to one file."),
         "restore": ("care:restore", "Bring a backup's state back."),
         "factory-reset": ("care:factory_reset", "Forget events, faces and keys; keep the config."),

@@ -30,7 +30,7 @@ POSE_SIGMA_G = 0.003  # of a mean at rest: noise, a table that shakes, axes not 
 MAX_OFFSET_G, MAX_SCALE = 0.35, 0.15
 MAX_LEFT_G = 0.02  # what a position may still be off 1 g after the fit
 
-STILL_S = 2.0
+SIDE_S, MINUTE_S = 2.0, 60.0  # how long one of six sides, and one position alone, is held
 STILL_STD_G = 0.015  # noise of both chips is below 6 mg; a hand shakes by more than 20
 FACES = ("+x", "-x", "+y", "-y", "+z", "-z")
 _UP_SHARE = 0.9  # within 25 degrees of upright
@@ -131,28 +131,57 @@ class Rest(NamedTuple):
 
 
 class Stillness:
-    """Finds positions at rest in a stream: STILL_S without a movement."""
+    """Finds positions at rest in a stream: hold_s without a movement."""
 
-    def __init__(self) -> None:
-        self._t_s: list[FloatArray] = []
-        self._acc_g: list[FloatArray] = []
+    def __init__(self, hold_s: float) -> None:
+        self._hold_s = hold_s
+        self._t_s = np.zeros(0)
+        self._acc_g: FloatArray = np.zeros((0, 3))
 
     def feed(self, block: SampleBlock) -> Rest | None:
         """The position, once it was held long enough; then it begins to look anew."""
-        self._t_s.append(block.t_s)
-        self._acc_g.append(block.acc_g.astype(np.float64))
-        t_s = np.concatenate(self._t_s)
-        acc_g = np.concatenate(self._acc_g)
-        newest = t_s >= t_s[-1] - STILL_S
-        whole = t_s[-1] - t_s[0] >= STILL_S
-        self._t_s, self._acc_g = [t_s[newest]], [acc_g[newest]]
-        if not whole or not np.isfinite(acc_g).all():
+        t_s = np.concatenate((self._t_s, block.t_s))
+        acc_g: FloatArray = np.concatenate((self._acc_g, block.acc_g.astype(np.float64)))
+        if not len(t_s):
             return None
-        if acc_g[newest].std(axis=0).max() > STILL_STD_G:
+        newest = t_s >= t_s[-1] - self._hold_s
+        whole = t_s[-1] - t_s[0] >= self._hold_s
+        t_s, acc_g = t_s[newest], acc_g[newest]
+        self._t_s, self._acc_g = t_s, acc_g
+        if not whole or not acc_g.std(axis=0).max() <= STILL_STD_G:  # also when it is no number
             return None
-        mean_g: FloatArray = acc_g[newest].mean(axis=0)
-        self._t_s, self._acc_g = [], []
+        mean_g: FloatArray = acc_g.mean(axis=0)
+        self._t_s, self._acc_g = np.zeros(0), np.zeros((0, 3))
         return Rest(mean_g, side_up(mean_g))
+
+
+class Positions:
+    """Gathers what `fit` needs: each of the six sides once, or one position held for a minute."""
+
+    def __init__(self, six: bool) -> None:
+        self.found: list[Rest] = []
+        self._six = six
+        self._still = Stillness(SIDE_S if six else MINUTE_S)
+
+    @property
+    def missing(self) -> list[str]:
+        """Sides that have not been up yet."""
+        return [face for face in FACES if face not in {rest.side for rest in self.found}]
+
+    @property
+    def done(self) -> bool:
+        return not self.missing if self._six else bool(self.found)
+
+    def feed(self, block: SampleBlock) -> Rest | None:
+        """A position that was held; it counts if `found` has it now."""
+        rest = self._still.feed(block)
+        if rest is not None and (not self._six or rest.side in self.missing):
+            self.found.append(rest)
+        return rest
+
+    def poses(self) -> list[Axis3]:
+        """For `fit`."""
+        return [_three(rest.mean_g) for rest in self.found]
 
 
 def _three(values: FloatArray) -> Axis3:

@@ -149,7 +149,7 @@ class IioSource(Struct, tag_field="driver", tag="iio", frozen=True):
     range_g  is set where the device can choose; else what it has is taken
     mode     buffer: samples with the kernel's time stamps, where the device has a trigger;
              poll: one at a time; auto: buffer if `edge-rt sensor-setup` has set one up
-    trigger  its name; empty: the device's own, else a timer's
+    trigger  its name, or "timer" for one that is made; empty: the device's own
     axes     as in Mpu6050Source, upon the device's own mount matrix
     """
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from daemons import Running, daemon
+
+from edge_rt.core.toml import write_toml
 
 pytestmark = pytest.mark.usefixtures("fall_model")
 
@@ -47,6 +53,57 @@ def test_a_sensor_pulled_out_is_told_of_and_comes_back_by_itself(tmp_path: Path)
         instrument = device.status()["falls"]["instrument"]
         assert instrument["opened"] == 2 and instrument["samples"] > 100
         assert device.stop() == 0
+
+
+OFFSET, SCALE = np.array([0.06, -0.04, 0.09]), np.array([1.03, 0.98, 1.01])
+
+
+def turned_over(path: Path) -> None:
+    """A recording of a sensor that is off, on each of its sides in turn; over and over."""
+    rng = np.random.default_rng(2)
+    parts = []
+    for side in np.vstack((np.eye(3), -np.eye(3))):
+        parts += [side + rng.normal(0, 0.2, (20, 3)), side + rng.normal(0, 0.003, (240, 3))]
+    counts = np.rint((np.concatenate(parts) / SCALE + OFFSET) * 2048).astype(np.int64)
+    delta = np.diff(counts, axis=0, prepend=np.zeros((1, 3), np.int64))
+    one = {"subject": ["a"], "trial": ["six"], "activity": ["D00"], "is_fall": [False]}
+    np.savez(
+        path, **one, acc_delta=delta.T.astype(np.int16), acc_scale_g=1 / 2048,
+        offset=[0, len(counts)], placement="waist", rate_hz=100.0,
+    )  # fmt: skip
+
+
+def calibrate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge_rt", "calibrate", "accelerometer", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_six_sides_calibrate_the_running_sensor_and_outlive_it(tmp_path: Path) -> None:
+    turned_over(tmp_path / "six.npz")
+    config = source("mpu6050", file=str(tmp_path / "six.npz"))
+    with daemon(tmp_path, config) as device:
+        done = calibrate("--run-dir", str(tmp_path), "--wait-s", "60", "--json")
+        assert done.returncode == 0, done.stderr
+        assert "6 of 6" in done.stderr
+        found = json.loads(done.stdout)
+        assert found["offset_g"] == pytest.approx(OFFSET, abs=5e-3)
+        assert found["scale"] == pytest.approx(SCALE, abs=5e-3)
+        assert device.status()["falls"]["instrument"]["calibrated"] == "six positions"
+    with daemon(tmp_path, config) as device:
+        assert device.status()["falls"]["instrument"]["calibrated"] == "six positions"
+        assert device.status()["problems"] == []
+
+
+@pytest.mark.release
+def test_without_a_daemon_the_sensor_is_read_directly(tmp_path: Path) -> None:
+    turned_over(tmp_path / "six.npz")
+    model = source("mpu6050", file=str(tmp_path / "six.npz"))
+    runtime = {"state_dir": str(tmp_path / "state"), "run_dir": str(tmp_path)}
+    (tmp_path / "config.toml").write_text(write_toml({**model, "runtime": runtime}))
+    done = calibrate("--config", str(tmp_path / "config.toml"), "--wait-s", "60")
+    assert done.returncode == 0 and "stored and applied" in done.stdout, done.stderr
+    late = calibrate("--config", str(tmp_path / "config.toml"), "--wait-s", "5")
+    assert late.returncode == 2 and "-z up" in late.stderr
 
 
 def test_a_fall_that_the_chip_feels_is_an_alarm(tmp_path: Path) -> None:

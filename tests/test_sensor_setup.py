@@ -1,0 +1,95 @@
+"""What root does for an IIO device before the daemon starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from iio_tree import IioTree
+
+from edge_rt.core.config import IioSource, Mpu6050Source
+from edge_rt.core.errors import ConfigError, SensorError
+from edge_rt.runtime.sensor_setup import set_up_sensor
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> IioTree:
+    return IioTree(tmp_path)
+
+
+def set_up(tree: IioTree, group: str = "", **source: Any) -> list[str]:
+    return set_up_sensor(
+        IioSource(**source),
+        group,
+        sys_root=tree.sys_root,
+        dev_root=tree.dev_root,
+        timers=tree.sys_root / "no-configfs",
+    )
+
+
+def read(folder: Path, name: str) -> str:
+    return (folder / name).read_text().strip()
+
+
+def test_a_chip_on_i2c_needs_nothing() -> None:
+    assert set_up_sensor(Mpu6050Source()) == ["this driver needs nothing of root"]
+
+
+def test_without_a_trigger_range_and_rate_are_set_and_it_is_polled(tree: IioTree) -> None:
+    folder = tree.device(buffer__enable=1)
+    said = set_up(tree)
+    assert "+-16.0 g, 100 Hz" in said[0] and "no trigger" in said[1]
+    assert read(folder, "buffer/enable") == "0"
+
+
+def test_its_own_trigger_starts_its_buffer(tree: IioTree) -> None:
+    folder = tree.device(2)
+    tree.trigger("sysfstrig0")
+    tree.trigger("mpu6050-dev2", 1)
+    handle = tree.pipe(2)
+    os.write(handle, b"\0" * 16)  # its first scan
+    said = set_up(tree)
+    os.close(handle)
+    assert said[-1].startswith("buffered at trigger mpu6050-dev2")
+    assert read(folder, "trigger/current_trigger") == "mpu6050-dev2"
+    assert read(folder, "current_timestamp_clock") == "monotonic"
+    assert (read(folder, "buffer/length"), read(folder, "buffer/enable")) == ("200", "1")
+    enabled = [p.name for p in (folder / "scan_elements").glob("*_en") if p.read_text() == "1"]
+    wanted = ["in_accel_x_en", "in_accel_y_en", "in_accel_z_en", "in_timestamp_en"]
+    assert sorted(enabled) == wanted
+
+
+@pytest.mark.parametrize("mode", ["auto", "buffer"])
+def test_a_trigger_that_never_fires_is_found_out(tree: IioTree, mode: str) -> None:
+    folder = tree.device()
+    tree.trigger("mpu6050-dev0")
+    handle = tree.pipe()
+    if mode == "buffer":
+        with pytest.raises(SensorError, match="no scan in 2 s; is its interrupt wired"):
+            set_up(tree, mode=mode)
+    else:
+        assert "polled: " in set_up(tree, mode=mode)[-1]
+    os.close(handle)
+    assert read(folder, "buffer/enable") == "0"
+
+
+def test_triggers_that_are_not_there(tree: IioTree) -> None:
+    tree.device()
+    with pytest.raises(SensorError, match="has no trigger; set mode"):
+        set_up(tree, mode="buffer")
+    with pytest.raises(SensorError, match="no trigger 'x'; there is none"):
+        set_up(tree, trigger="x")
+    with pytest.raises(SensorError, match="modprobe iio-trig-hrtimer"):
+        set_up(tree, trigger="timer")
+
+
+def test_a_group_that_is_not_there(tree: IioTree) -> None:
+    tree.device()
+    tree.trigger("mpu6050-dev0")
+    handle = tree.pipe()
+    os.write(handle, b"\0" * 16)
+    with pytest.raises(ConfigError, match="no group 'nobody-at-all'"):
+        set_up(tree, group="nobody-at-all")
+    os.close(handle)
