@@ -16,7 +16,7 @@ from broker import Broker
 
 from edge_rt.adapters.bundle_files import write_manifest
 from edge_rt.adapters.mqtt import Acked, Connected, Mqtt
-from edge_rt.core.catalog import Catalog, Release
+from edge_rt.core.catalog import CHUNK_BYTES, Catalog, Release
 from edge_rt.core.fetch_config import FetchConfig
 from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.uplink_link import Backoff
@@ -30,7 +30,7 @@ PASSPHRASE = b"a passphrase of tests"
 BASE = "edge-rt/v1/home/models"
 QUICK = Backoff(first_s=0.02, cap_s=0.1, refused_cap_s=0.1, stable_s=0.2)
 RULES = FetchConfig(missing_s=0.4, patience_s=5.0, retry_s=0.2, retry_cap_s=1.0, interval_s=0.05)
-PATIENCE_S = 60.0  # two noisy cores; every wait ends as soon as its condition holds
+PATIENCE_S = 30.0  # two noisy cores; every wait ends as soon as its condition holds
 
 
 def wait_for(condition: Callable[[], Any], said: Callable[[], object] = lambda: "") -> Any:
@@ -78,17 +78,22 @@ class Fleet:
             made = msgspec.convert(plan, KeyPlan)
             init(folder, FleetConfig(), made, lambda path: PASSPHRASE, datetime.now(UTC))
 
-    def publisher(self, now: datetime | None = None, keys: tuple[Path, ...] = ()) -> Publisher:
-        clock = (lambda: now) if now else (lambda: datetime.now(UTC))
-        return Publisher(self.folder, lambda path: PASSPHRASE, keys, clock)
+    def publisher(self, passphrase: bytes = PASSPHRASE) -> Publisher:
+        return Publisher(self.folder, lambda path: passphrase)
 
     def publish(
-        self, size: int = 300_000, percent: float = 100, bundle: Path | None = None, **changes: Any
+        self,
+        size: int = 300_000,
+        percent: float = 100,
+        *,
+        passphrase: bytes = PASSPHRASE,
+        chunk_bytes: int = CHUNK_BYTES,
+        **changes: Any,
     ) -> Release:
         """Sign a release of a bundle made for it."""
         folder = self.folder.parent / f"bundle{len(list(self.folder.parent.glob('bundle*')))}"
-        made = bundle or plain_bundle(folder, size, **changes)
-        return self.publisher().publish(made, percent)
+        made = plain_bundle(folder, size, **changes)
+        return self.publisher(passphrase).publish(made, percent, chunk_bytes)
 
     def upload(self, *, again: bool = False) -> Done:
         assert self.broker is not None

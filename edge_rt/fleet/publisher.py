@@ -27,7 +27,7 @@ from edge_rt.core.catalog import (
 )
 from edge_rt.core.config import TopicName
 from edge_rt.core.errors import CredentialError, InputError
-from edge_rt.core.manifest import Struct, version_tuple
+from edge_rt.core.manifest import Manifest, Struct, version_tuple
 from edge_rt.core.mirror import INDEX_NAME, Index
 from edge_rt.core.toml import write_toml
 from edge_rt.core.typed_toml import decode_toml
@@ -103,6 +103,23 @@ def init(
     (folder / SETTINGS_NAME).write_text(write_toml(msgspec.to_builtins(config)), encoding="utf-8")
 
 
+def describe(manifest: Manifest, blob: bytes, percent: float, chunk_bytes: int) -> Release:
+    """What is signed of a bundle that travels as `blob`."""
+    parts = [blob[at : at + chunk_bytes] for at in range(0, len(blob), chunk_bytes)]
+    return Release(
+        name=manifest.name,
+        task=manifest.__struct_config__.tag,  # type: ignore[arg-type]
+        version=manifest.version,
+        sha256=hashlib.sha256(blob).hexdigest(),
+        size=len(blob),
+        chunk_bytes=chunk_bytes,
+        chunks=tuple(hashlib.sha256(part).hexdigest() for part in parts),
+        security_epoch=manifest.security_epoch,
+        minimum_runtime=manifest.minimum_runtime,
+        rollout=Rollout(percent, secrets.token_hex(8)),
+    )
+
+
 class Publisher:
     """Works on the folder; what it signed still has to be sent (fleet.upload).
 
@@ -140,26 +157,18 @@ class Publisher:
         blob = pack(bundle, manifest)
         if len(blob) > MAX_BUNDLE_BYTES:
             raise InputError(f"{bundle}: {len(blob)} bytes; devices take {MAX_BUNDLE_BYTES}")
-        parts = [blob[at : at + chunk_bytes] for at in range(0, len(blob), chunk_bytes)]
-        release = Release(
-            name=manifest.name,
-            task=manifest.__struct_config__.tag,  # type: ignore[arg-type]
-            version=manifest.version,
-            sha256=hashlib.sha256(blob).hexdigest(),
-            size=len(blob),
-            chunk_bytes=chunk_bytes,
-            chunks=tuple(hashlib.sha256(part).hexdigest() for part in parts),
-            security_epoch=manifest.security_epoch,
-            minimum_runtime=manifest.minimum_runtime,
-            rollout=Rollout(percent, secrets.token_hex(8)),
-        )
+        release = describe(manifest, blob, percent, chunk_bytes)
+        self.offer(release, blob)
+        return release
+
+    def offer(self, release: Release, blob: bytes) -> None:
+        """Sign a release as it is described. Raises InputError if there is one of that version."""
         if any((r.name, r.version) == (release.name, release.version) for r in self._releases):
             raise InputError(f"{release} was published already; give the bundle a new version")
         path = self.blob(release)
         path.parent.mkdir(exist_ok=True)
         _replace(path, blob)
         self._commit((*self._releases, release))
-        return release
 
     def roll_out(self, name: str, version: str, percent: float) -> Release:
         """Widen a rollout, or go on with a paused one. Raises InputError for a smaller share."""

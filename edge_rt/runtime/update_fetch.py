@@ -69,7 +69,7 @@ class Fetcher:
         self._clock, self._wall, self._synchronised = clock, wall, synchronised
         settings = settings_of(config, topics)
         self._line = Line(settings, rules.window, backoff or Backoff(), clock, random)
-        self._refreshing = Refreshing(folder, rules, self._child, clock())
+        self._refreshing = Refreshing(folder, rules, self._child, clock)
         pull = PullRules(window=rules.window, patience_s=rules.patience_s)
         self._download = Download(folder, pull, rules.reserve_mb << 20, self._child)
         self._retry = Retry(rules.retry_s, rules.retry_cap_s)
@@ -152,7 +152,7 @@ class Fetcher:
     def _turn(self) -> None:
         now = self._clock()
         self._tidy()
-        if not self._refreshing.believes(self._wall(), self._synchronised(), now):
+        if not self._refreshing.believes(self._wall(), self._synchronised()):
             self._phase = "waiting for the clock"
         elif self._pause():
             self._rest()
@@ -199,13 +199,13 @@ class Fetcher:
     def _metadata(self, now: float) -> None:
         refreshing = self._refreshing
         if now >= refreshing.due_s and not refreshing.mirror.collecting:
-            self._line.ask(map(self._topic, refreshing.begin(now)))
+            self._line.ask(map(self._topic, refreshing.begin()))
         if not refreshing.mirror.collecting:
             return
         self._phase = "metadata"
         if now < refreshing.mirror.ready_s():
             return
-        names, catalog, reason = refreshing.verify(self._wall(), now)
+        names, catalog, reason = refreshing.verify(self._wall())
         if names:
             self._line.ask(map(self._topic, names))
             return
@@ -286,7 +286,7 @@ class Fetcher:
                     self._hang_up(reason, refused=True)
                     self._fail(None, reason)
             case mqtt.Connected():
-                names = self._refreshing.connected(self._clock())
+                names = self._refreshing.connected()
                 self._line.ask(map(self._topic, names))
             case mqtt.Closed():
                 self._ended()
@@ -296,12 +296,11 @@ class Fetcher:
         if not fact.topic.startswith(f"{self._base}/") or not self._line.online:
             return False
         kind, _, rest = fact.topic.removeprefix(f"{self._base}/").partition("/")
-        now = self._clock()
         if kind == "metadata":
-            return self._refreshing.take(rest, fact.payload, now)
+            return self._refreshing.take(rest, fact.payload)
         if kind != "blob":
             return False
-        verdict = self._download.offer(rest, fact.payload, now)
+        verdict = self._download.offer(rest, fact.payload, self._clock())
         asked = verdict not in (Offer.REPEATED, Offer.UNASKED)
         if asked:
             self._line.leave([fact.topic])
@@ -314,7 +313,7 @@ class Fetcher:
     def _ended(self) -> None:
         if self._download.pull is not None:
             self._download.pull.disconnected()
-        self._refreshing.lost(self._clock())
+        self._refreshing.lost()
 
     def _give_up_for_now(self, reason: str) -> None:
         self._hang_up(reason)

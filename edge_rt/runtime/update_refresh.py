@@ -36,13 +36,17 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Refreshing:
-    """Use from one thread. Times without a name are monotonic seconds.
+    """Use from one thread. due_s: when begin() has something to do, monotonic seconds.
 
     run  runs a task in the trust child
     """
 
     def __init__(
-        self, folder: Path, rules: FetchConfig, run: Callable[[Task], Answer], started_s: float
+        self,
+        folder: Path,
+        rules: FetchConfig,
+        run: Callable[[Task], Answer],
+        clock: Callable[[], float],
     ) -> None:
         self.mirror = Mirror(folder / "mirror", folder / "trusted", rules.missing_s)
         self.retry = Retry(rules.retry_s, rules.retry_cap_s)
@@ -52,7 +56,8 @@ class Refreshing:
         self._rules = rules
         self._task = Refresh(rules.root, str(folder / "trusted"), str(folder / "mirror"))
         self._run = run
-        self._started_s = started_s
+        self._clock = clock
+        self._started_s = clock()
         self._file = StateFile(folder / "fetch.json", Saved)
         self._saved = Saved()
         self._seen = b""  # the timestamp verified last
@@ -66,41 +71,41 @@ class Refreshing:
             log.warning("updates: %s", error)
         return self._saved.catalog
 
-    def believes(self, wall_s: float, synchronised: bool, now: float) -> bool:
+    def believes(self, wall_s: float, synchronised: bool) -> bool:
         """Whether the clock is good enough to judge what has expired.
 
         At 1970 nothing has: a board without a clock of its own starts there. wall_s: Unix seconds.
         """
         if wall_s < self._saved.floor_s:
             return False
-        return synchronised or now - self._started_s >= CLOCK_GRACE_S
+        return synchronised or self._clock() - self._started_s >= CLOCK_GRACE_S
 
-    def connected(self, now: float) -> list[str]:
+    def connected(self) -> list[str]:
         """Names to ask for, as long as the connection lasts."""
         if not self._seen:  # no timestamp would be worth a word
-            self.due_s = min(self.due_s, max(now + self._rules.missing_s, self._earliest()))
+            self._due_in(self._rules.missing_s)
         return [INDEX_NAME, TIMESTAMP_NAME]
 
-    def lost(self, now: float) -> None:
+    def lost(self) -> None:
         """The connection ended: what was begun begins anew."""
         if self.mirror.collecting:
             self.mirror.end()
-            self.due_s = now
+            self.due_s = self._clock()
 
-    def take(self, name: str, payload: bytes, now: float) -> bool:
+    def take(self, name: str, payload: bytes) -> bool:
         """A metadata message; False if nobody asked for it, or it is too long."""
         asked = self.mirror.take(name, payload)
         if name == TIMESTAMP_NAME and (self.mirror.stamp != self._seen or not self._seen):
-            self.due_s = min(self.due_s, max(now + SETTLE_S, self._earliest()))
+            self._due_in(SETTLE_S)
         return asked
 
-    def begin(self, now: float) -> list[str]:
+    def begin(self) -> list[str]:
         """It is due_s: names to ask for. Raises StorageError."""
         self.due_s = float("inf")
-        self._looked_s = now
-        return self.mirror.begin(now)
+        self._looked_s = self._clock()
+        return self.mirror.begin(self._looked_s)
 
-    def verify(self, wall_s: float, now: float) -> tuple[list[str], Catalog | None, str]:
+    def verify(self, wall_s: float) -> tuple[list[str], Catalog | None, str]:
         """All has come that will: names to ask for besides, or the verified catalog if it is a new
         one, or why it was refused. Raises StorageError.
 
@@ -108,6 +113,7 @@ class Refreshing:
         """
         stamp = self.mirror.stamp
         answer = self._run(self._task)
+        now = self._clock()  # it took a while
         if answer.missing and (names := self.mirror.more(answer.missing, now)):
             return names, None, ""
         self.mirror.collecting = False
@@ -129,5 +135,6 @@ class Refreshing:
         self._file.save(self._saved)
         return [], answer.catalog if fresh else None, ""
 
-    def _earliest(self) -> float:
-        return self._looked_s + self._rules.interval_s
+    def _due_in(self, wait_s: float) -> None:
+        earliest = max(self._clock() + wait_s, self._looked_s + self._rules.interval_s)
+        self.due_s = min(self.due_s, earliest)
