@@ -95,6 +95,21 @@ class LatencyRecorder:
         meanwhile may be in the counts and not yet in the sum."""
         return Snapshot({k: v[:] for k, v in self._counts.items()}, dict(self._total))
 
+    def resume(self, saved: Snapshot) -> None:
+        """Go on from a snapshot of an earlier run; the longest is known to its bucket only.
+
+        ValueError: it is not one of a recorder with these stages.
+        """
+        if not saved.counts.keys() == self._counts.keys() == saved.total.keys():
+            raise ValueError(f"stages {', '.join(saved.counts)}")
+        if any(len(counts) != _BUCKETS for counts in saved.counts.values()):
+            raise ValueError(f"not {_BUCKETS} buckets a stage")
+        for stage, counts in saved.counts.items():
+            self._counts[stage] = array("Q", counts)
+            self._total[stage] = saved.total[stage]
+            filled = [index for index, number in enumerate(counts) if number]
+            self._longest[stage] = _middle(filled[-1]) if filled else 0.0
+
     def reset(self) -> None:
         """Forget everything recorded, for figures a reporting period."""
         for stage, counts in self._counts.items():

@@ -1,0 +1,13 @@
+"""What a judge of a candidate says."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Verdict(NamedTuple):
+    """passed; why (not), a clause each, at least one; JSON-able figures for the event."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    figures: dict[str, Any]
