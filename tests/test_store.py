@@ -10,7 +10,7 @@ import pytest
 
 from edge_rt.core.errors import StorageError
 from edge_rt.core.wire import Event, Lane, encode, make_event
-from edge_rt.fleet.store import Arrived, Store
+from edge_rt.fleet.store import Arrived, Store, arrivals
 
 SOURCE = "/edge-rt/home/dev1"
 
@@ -144,3 +144,13 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="file"):
         Store(tmp_path / "file")
+
+
+def test_what_arrived_is_read_beside_the_writer(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="unable to open"):
+        arrivals(tmp_path)
+    store = Store(tmp_path)
+    first, second = arrived(2), arrived(1)
+    store.add([first, second])
+    assert arrivals(tmp_path) == [(a.event.type, a.event.time, a.received) for a in (first, second)]
+    store.close()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.resources
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +14,9 @@ from typing import Any
 
 import click
 
-from edge_rt.cli import options, output
+from edge_rt.cli import demo_mqtt, options, output
+from edge_rt.cli.child import child, last_words
+from edge_rt.cli.demo_mqtt import OtherSide, other_side
 from edge_rt.cli.demo_view import View, make_view
 from edge_rt.cli.face import read_images
 from edge_rt.core.errors import (
@@ -44,6 +44,7 @@ GIVE_UP_S = 240.0  # of the scene's own time; the built-in scene takes about 75 
 @click.option("--video", type=options.FILE, help="Show the camera pipeline this video instead.")
 @click.option("--camera", help="Use a real camera instead, e.g. /dev/video0.")
 @click.option("--owner", type=options.FILE, help="Photograph to enrol instead of the built-in.")
+@click.option("--mqtt", is_flag=True, help="Show the events arriving by MQTT, and somebody told.")
 @click.option("--seconds", type=click.FloatRange(1.0), help="Stop after so long.")
 @click.option("--wrist", is_flag=True, help="The accelerometer is worn on the wrist.")
 @options.engine
@@ -52,16 +53,23 @@ def demo(**choices: Any) -> None:
     """Detect a fall and unlock for a face; no hardware, no network.
 
     Starts the daemon in a folder of its own, with a simulated wearer and a clip of photographs that
-    move like a camera's picture, and shows what it sees. Afterwards the folder is removed.
+    move like a camera's picture, and shows what it sees. With --mqtt a private broker and the
+    fleet's receiver run beside it, on loopback. Afterwards everything is ended, the folder removed.
     """
-    with tempfile.TemporaryDirectory(prefix="edge-rt-demo-") as folder:
-        as_json = choices.pop("as_json")
-        story = Story(Path(folder), **choices)
-        with (
-            running_daemon(Path(folder), story.config()),
-            make_view(as_json or not sys.stdout.isatty(), as_json) as view,
-        ):
-            summary = story.play(view)
+    as_json, with_mqtt = choices.pop("as_json"), choices.pop("mqtt")
+    # What was started is ended on a polite request too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-rt-demo-") as name,
+        contextlib.ExitStack() as stack,
+    ):
+        folder = Path(name)
+        story = Story(folder, **choices)
+        if with_mqtt:
+            story.other = stack.enter_context(other_side(folder / "other"))
+        stack.enter_context(running_daemon(folder, story.config()))
+        plain = as_json or not sys.stdout.isatty()
+        summary = story.play(stack.enter_context(make_view(plain, as_json)))
     if as_json:
         output.print_json(summary)
     if summary["missed"]:
@@ -102,6 +110,7 @@ class Story:
         self._seconds = seconds
         self._wrist = wrist
         self._engine = engine
+        self.other: OtherSide | None = None  # where the events go by MQTT
         built_in_falls, built_in_faces = trials is None, video is None and camera is None
         self._expected = {
             "a fall alarm": built_in_falls,
@@ -124,8 +133,10 @@ class Story:
             camera = {"driver": "replay", "file": str(self._video.absolute()), "repeat": True}
         else:
             camera = {"driver": "demo", "speed": self._speed}
+        mqtt = {} if self.other is None else {"mqtt": self.other.config()}
         return {
-            "device": {"fleet": "demo", "name": "demo"},
+            **mqtt,
+            "device": {"fleet": demo_mqtt.FLEET, "name": demo_mqtt.DEVICE},
             "runtime": {
                 "engine": self._engine,
                 "state_dir": str(self._folder / "state"),
@@ -163,6 +174,8 @@ class Story:
                 status = control.call("status")
                 last = int(events[-1]["sequence"]) if events else 0
                 events += control.stream("events", after=last, limit=1000)
+                if self.other is not None:
+                    status["other_side"] = self.other.look(status["mqtt"])
                 view.show(status, events)
                 passed = time.monotonic() - begun
                 if alarm_at is None and any(_is(e, "fall", "alarm") for e in events):
@@ -189,14 +202,14 @@ class Story:
 
     def _over(self, status: dict[str, Any], events: list[dict[str, Any]]) -> bool:
         """All that was expected has happened, and recordings are played out."""
-        if self._missed(events):
+        if self._missed(status, events):
             return False
         falls = status["falls"]
         if self._trials:
             return bool(falls["sensor"] == "ended" and falls["state"] in ("monitoring", "alarm"))
         return any(_is(e, "fall", "resolved") for e in events)
 
-    def _missed(self, events: list[dict[str, Any]]) -> list[str]:
+    def _missed(self, status: dict[str, Any], events: list[dict[str, Any]]) -> list[str]:
         seen = {
             "a fall alarm": any(_is(e, "fall", "alarm") for e in events),
             "an unlock for the owner": any(_is(e, "face", "unlocked") for e in events),
@@ -204,7 +217,10 @@ class Story:
                 _is(e, "face", "denied") and e["data"].get("reason") == "stranger" for e in events
             ),
         }
-        return [what for what, wanted in self._expected.items() if wanted and not seen[what]]
+        found = [what for what, wanted in self._expected.items() if wanted and not seen[what]]
+        if "other_side" in status and self._expected["a fall alarm"]:
+            found += demo_mqtt.missed(status["other_side"])
+        return found
 
     def _sum_up(
         self, status: dict[str, Any], events: list[dict[str, Any]], passed_s: float
@@ -224,7 +240,8 @@ class Story:
                 "falls": status["falls"]["latency"], "faces": status["faces"]["latency"],
             },
             "face_worker_restarts": status["faces"]["restarts"],
-            "missed": self._missed(events),
+            "other_side": status.get("other_side"),
+            "missed": self._missed(status, events),
         }  # fmt: skip
 
 
@@ -251,35 +268,20 @@ def _media(name: str) -> str:
 def running_daemon(folder: Path, config: dict[str, Any]) -> Iterator[None]:
     """The daemon in a process of its own, ended at the end; its log is shown if it fails."""
     (folder / "config.toml").write_text(write_toml(config), encoding="utf-8")
-    log_path = folder / "daemon.log"
-    with open(log_path, "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edge_rt", "run", "--config", str(folder / "config.toml")],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,  # Ctrl-C is ours to pass on
-        )
-    try:
+    log = folder / "daemon.log"
+    words = [sys.executable, "-m", "edge_rt", "run", "--config", str(folder / "config.toml")]
+    with child(words, log) as process:
         deadline = time.monotonic() + START_S
         while not socket_path(folder).exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise _startup_error(process.poll(), _last_words(log_path))
+                raise _startup_error(process.poll(), last_words(log))
             time.sleep(0.02)
         try:
             yield
         except EdgeRtError:
             if process.poll() is not None:
-                raise DaemonError(f"the daemon ended: {_last_words(log_path)}") from None
+                raise DaemonError(f"the daemon ended: {last_words(log)}") from None
             raise
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _startup_error(exit_code: int | None, words: str) -> EdgeRtError:
@@ -288,8 +290,3 @@ def _startup_error(exit_code: int | None, words: str) -> EdgeRtError:
     if exit_code in kinds and words.startswith("edge-rt: "):
         return kinds[exit_code](words.removeprefix("edge-rt: "))
     return DaemonError(f"the daemon did not start: {words}")
-
-
-def _last_words(log_path: Path) -> str:
-    lines = log_path.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"

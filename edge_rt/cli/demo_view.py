@@ -9,10 +9,13 @@ from typing import Any, Protocol
 
 import click
 
+from edge_rt.cli import demo_mqtt
+
 BARS = " ▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 48
 SCORE_LOW, SCORE_HIGH = -12.0, 8.0  # logits; outside they are drawn at the edge
 SHOWN_EVENTS = 10
+SHOWN_FAR = 4  # of what came to the other side
 SHOWN_CHARACTERS = 10  # of an id: enough to tell two apart on the screen
 OTHER_LINES = 21  # of the live view: panels, frames and latencies
 STATE_COLOURS = {"alarm": "bold white on red", "prealarm": "bold black on yellow"}
@@ -46,11 +49,19 @@ class PlainView:
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
         self._shown = 0
+        self._far: dict[str, int] = {}  # how often each line of the other side was shown
 
     def show(self, status: State, events: Sequence[State]) -> None:
         for event in events[self._shown :]:
             click.echo(event_line(event), err=self._quiet)
         self._shown = len(events)
+        far = demo_mqtt.lines(status["other_side"]) if "other_side" in status else []
+        counts: dict[str, int] = {}
+        for line in far:
+            counts[line] = counts.get(line, 0) + 1
+            if counts[line] > self._far.get(line, 0):
+                click.echo(f"other side: {line}", err=self._quiet)
+        self._far = counts
 
     def end(self, summary: State) -> None:
         if not self._quiet:
@@ -76,7 +87,7 @@ class LiveView:
             self._hops = falls["hops"]
             self._scores.append(falls["mean"])
         title = "falls: SIMULATED wearer" if falls["simulated"] else "falls: recorded"
-        body = Group(
+        panels: list[Any] = [
             Columns(
                 [
                     Panel(self._falls(falls), title=title, width=54),
@@ -84,9 +95,11 @@ class LiveView:
                 ]
             ),
             Panel("\n".join(event_line(e) for e in events[-self._room() :]), title="events"),
-            Panel(_latencies(falls["latency"], faces["latency"]), title="latency"),
-        )
-        self._live.update(body)
+        ]
+        if "other_side" in status:
+            panels.append(Panel(_other_side(status["other_side"]), title="the other side, by MQTT"))
+        panels.append(Panel(_latencies(falls["latency"], faces["latency"]), title="latency"))
+        self._live.update(Group(*panels))
 
     def end(self, summary: State) -> None:
         from rich.panel import Panel
@@ -137,6 +150,12 @@ def _faces(faces: State) -> str:
     return "\n".join(lines)
 
 
+def _other_side(look: State) -> str:
+    head = f"{look['connection']}, {len(look['arrived'])} events arrived"
+    head += f", {look['without_receipt']} without a receipt"
+    return "\n".join([head, *demo_mqtt.lines(look)[-SHOWN_FAR:]])
+
+
 def _latencies(falls: State, faces: State) -> str:
     rows = [
         f"{name:<10} p50 {row['p50_ms']:8.3f} ms   p99 {row['p99_ms']:8.3f} ms"
@@ -177,5 +196,12 @@ def summary_lines(summary: State) -> list[str]:
             f"{name} {stage}: p50 {row['p50_ms']:.3f} ms, p99 {row['p99_ms']:.3f} ms"
             for stage, row in summary["latency"][name].items()
         ]
+    far = summary.get("other_side")
+    if far:
+        lines.append(
+            f"other side: {len(far['arrived'])} events arrived, "
+            f"{far['without_receipt']} without a receipt; "
+            f"told: {', '.join(far['told']) or 'nobody'}"
+        )
     lines += [f"NOT SEEN: {what}" for what in summary["missed"]]
     return lines

@@ -262,6 +262,19 @@ class Store:
         return int(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
 
+def arrivals(folder: Path) -> list[tuple[str, str, str]]:
+    """Type, time and time of arrival of every event in a store, beside who writes it.
+
+    Raises StorageError when there is none.
+    """
+    uri = f"{(folder / 'events.sqlite').absolute().as_uri()}?mode=ro"
+    with (
+        _storage_errors(folder),
+        contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as db,
+    ):
+        return list(db.execute("SELECT type, time, received FROM events ORDER BY arrival"))
+
+
 def _dropped_ranges(event: Event, sequence: int) -> list[Range]:
     """What a device says it dropped is accounted for; only what lies before the saying event."""
     if event.kind != "device" or event.what != "dropped":
