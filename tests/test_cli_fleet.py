@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -175,3 +176,41 @@ def test_an_alarm_is_told_by_listen_though_it_is_killed_in_the_middle(
     assert "ALARM: dev1: P0 by json://127.0.0.1" in lines[1] and lines[1].endswith("told\n")
     device.close()
     assert main(["fleet", "notices", str(store)]) == 0
+
+
+def test_on_a_terminal_listen_is_a_live_table(
+    make_broker: Callable[..., Broker], tmp_path: Path
+) -> None:
+    broker = make_broker(None, more="log_type all")
+    words = ["fleet", "listen", "--port", str(broker.port), "--host", broker.host, "--insecure"]
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_rt", *words, "--store", str(tmp_path / "store")],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+    )
+    os.close(theirs)
+    shown = b""
+
+    def until_shown(*parts: bytes) -> None:
+        nonlocal shown
+        while not all(part in shown for part in parts):
+            shown += os.read(ours, 65536)
+
+    device = publisher(broker)
+    try:
+        broker.wait_for_log("home-receiver 1 edge-rt/v1/home/+/evt/+")
+        until_shown(b"fleet home: online, 0 devices")
+        evil = arrived(1, "fall", "alarm", incident="i1", note="\x1b]0;owned\x07[red]")
+        send(device, Topics("home", "dev1").event("fall"), evil.body)
+        until_shown(b"1 devices, 1 events stored", b"dev1", b"fall.alarm", b"?]0;owned?[red]")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert b"\x1b]0;" not in shown
+    device.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,11 @@ def listen(
     sign_key: Path | None,
     as_json: bool,
 ) -> None:
-    """Keep every event of a fleet and receipt it; prints each once, until Ctrl-C.
+    """Keep every event of a fleet and receipt it, until Ctrl-C.
 
-    An event is in STORE, as SQLite and as JSON lines, before its device hears that it has come.
+    On a terminal a live table shows the devices; into a pipe each event is a line, with --json
+    its JSON. An event is in STORE, as SQLite and as JSON lines, before its device hears that it
+    has come.
     """
     from edge_rt.adapters.credentials import credential_path
     from edge_rt.adapters.mqtt import Settings
@@ -111,7 +114,7 @@ def _listen(
 ) -> None:
     import time
 
-    from edge_rt.cli.daemon import event_line
+    from edge_rt.cli.fleet_view import make_fleet_view
     from edge_rt.core.uplink_link import State
     from edge_rt.core.uplink_wire import Topics
     from edge_rt.fleet.receiver import Listeners, Receiver
@@ -119,13 +122,7 @@ def _listen(
     def show(arrived: Arrived) -> None:
         if notifier:
             notifier.take(arrived)
-        if as_json:
-            click.echo(arrived.body)
-            return
-        device = arrived.event.source.rsplit("/", 1)[-1]
-        event = arrived.event
-        line = {f: getattr(event, f) for f in ("time", "sequence", "type", "data")}
-        click.echo(f"{device:<16}  {event_line(line)}")
+        view.event(arrived)
 
     def say(what: str, topics: Topics) -> None:
         output.warn(f"device {topics.device} {what}")
@@ -150,15 +147,17 @@ def _listen(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     error = ""
-    while not stopping:
-        receiver.turn(1.0)
-        if notifier:
-            online = receiver.state is State.ONLINE and receiver.subscribed
-            notifier.turn(time.time(), receiver.devices, online)
-        if receiver.error != error:
-            error = receiver.error
-            if error:
-                output.warn(error)
+    with make_fleet_view(store, live=sys.stdout.isatty(), as_json=as_json) as view:
+        while not stopping:
+            receiver.turn(1.0)
+            if notifier:
+                online = receiver.state is State.ONLINE and receiver.subscribed
+                notifier.turn(time.time(), receiver.devices, online)
+            view.turn(receiver)
+            if receiver.error != error:
+                error = receiver.error
+                if error:
+                    output.warn(error)
     receiver.close()
     if notifier:
         notifier.close()

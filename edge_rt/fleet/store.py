@@ -53,6 +53,14 @@ _FALLS = """
 SELECT body, received FROM events
 WHERE type >= 'edge_rt.fall.' AND type < 'edge_rt.fall/' ORDER BY arrival
 """
+# Of the log that something last came of; both inner queries read the index alone.
+_NEWEST = """
+SELECT e.body, e.received FROM events AS e JOIN (
+    SELECT source, logid, max(sequence) AS sequence, max(arrival) AS arrival
+    FROM events GROUP BY source, logid
+) AS last USING (source, logid, sequence)
+ORDER BY last.arrival
+"""
 _AFTER = """
 SELECT received FROM events WHERE source = ? AND logid = ? AND sequence > ?
 ORDER BY sequence LIMIT 1
@@ -177,6 +185,12 @@ class Store:
         """Every fall event with its `received`, as they arrived."""
         with _storage_errors(self.folder):
             for body, received in self._db.execute(_FALLS):
+                yield decode(body), received
+
+    def newest(self) -> Iterator[tuple[Event, str]]:
+        """The event with the highest place in each device's last log, with its `received`."""
+        with _storage_errors(self.folder):
+            for body, received in self._db.execute(_NEWEST):
                 yield decode(body), received
 
     def received_after(self, source: str, logid: str, sequence: int) -> str:
