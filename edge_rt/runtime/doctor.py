@@ -30,6 +30,12 @@ from edge_rt.runtime.check import Check, State, failed, failed_call
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.clock import FIRST_YEAR, clock_trusted
 from edge_rt.runtime.doctor_faces import check_template_key, check_templates
+from edge_rt.runtime.doctor_sensors import (
+    check_accelerometer,
+    check_buses,
+    check_calibration,
+    device_paths,
+)
 
 MB = 1024 * 1024
 FULL_MB = 32  # below this SQLite's WAL and a backup no longer fit beside the log
@@ -47,7 +53,9 @@ def examine(config: Config) -> Iterator[Check]:
         ("engine", lambda: check_engine(config.runtime.engine)),
         ("models", lambda: check_models(config)),
         ("daemon", lambda: check_daemon(daemon)),
+        ("accelerometer", lambda: check_buses(config)),
         ("accelerometer", lambda: check_accelerometer(config, daemon)),
+        ("calibration", lambda: check_calibration(config)),
         ("camera", lambda: check_camera(config, daemon)),
         ("permissions", lambda: check_permissions(config)),
         ("state", lambda: check_state(Path(config.runtime.state_dir))),
@@ -169,46 +177,6 @@ def check_daemon(status: dict[str, Any] | None) -> Iterator[Check]:
         yield Check("daemon", "ok", f"running for {status['uptime_s']:.0f} s, no problems")
 
 
-def check_accelerometer(config: Config, status: dict[str, Any] | None) -> Iterator[Check]:
-    """The accelerometer delivers samples."""
-    name, source = "accelerometer", config.falls.source
-    driver = type(source).__struct_config__.tag
-    if not config.falls.enabled:
-        yield Check(name, "ok", "fall detection is off")
-    elif driver == "simulated":
-        remedy = "nobody is watched: set [falls.source] driver to a real sensor"
-        yield Check(name, "warning", "a simulated wearer", remedy)
-    elif status is not None and status["falls"] is not None:
-        sensor = status["falls"]["sensor"]
-        state: State = "ok" if sensor in ("ok", "ended") else "failed"
-        yield Check(name, state, f"{driver}: the daemon says {sensor}", "check wiring and address")
-    else:
-        yield _deliver_samples(config)
-
-
-def _deliver_samples(config: Config) -> Check:
-    from edge_rt.adapters.bundle_files import read_bundle
-    from edge_rt.core.manifest import FallManifest
-    from edge_rt.runtime.sources import make_accelerometer
-
-    manifest = read_bundle(locate(config.falls.bundle)).manifest
-    placement = manifest.decision.placement if isinstance(manifest, FallManifest) else "waist"
-    source = make_accelerometer(config.falls.source, placement)
-    source.open()
-    try:
-        end, count = time.monotonic() + SENSOR_WAIT_S, 0
-        while not count and (left := end - time.monotonic()) > 0:
-            block = source.read(left)
-            count = len(block.t_s) if block else 0
-    except EOFError:
-        count = 0
-    finally:
-        source.close()
-    if count:
-        return Check("accelerometer", "ok", f"delivers samples, nominally {source.rate_hz:g} Hz")
-    return Check("accelerometer", "failed", f"no sample in {SENSOR_WAIT_S:g} s", "check its wiring")
-
-
 def check_camera(config: Config, status: dict[str, Any] | None) -> Iterator[Check]:
     """The camera delivers a picture."""
     if not config.faces.enabled:
@@ -247,7 +215,7 @@ def _deliver_picture(config: Config) -> Check:
 
 def check_permissions(config: Config) -> Iterator[Check]:
     """This user may use the devices that the configuration names."""
-    paths = []
+    paths = device_paths(config)
     if config.faces.enabled and (device := getattr(config.faces.camera, "device", "")):
         paths.append(Path(f"/dev/video{device}" if device.isdigit() else device))
     denied = [p for p in paths if p.exists() and not os.access(p, os.R_OK | os.W_OK)]

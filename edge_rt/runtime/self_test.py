@@ -17,6 +17,7 @@ from edge_rt.core.errors import EdgeRtError
 from edge_rt.runtime import doctor
 from edge_rt.runtime.check import Check, failed, failed_call
 from edge_rt.runtime.clock import clock_trusted
+from edge_rt.runtime.doctor_sensors import check_accelerometer
 
 
 def self_test(config: Config, status: Mapping[str, Any]) -> Iterator[Check]:
@@ -25,7 +26,7 @@ def self_test(config: Config, status: Mapping[str, Any]) -> Iterator[Check]:
     seen = dict(status)
     checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("models", lambda: _models(config)),
-        ("accelerometer", lambda: doctor.check_accelerometer(config, seen)),
+        ("accelerometer", lambda: check_accelerometer(config, seen)),
         ("camera", lambda: doctor.check_camera(config, seen)),
         ("state", lambda: doctor.check_state(Path(config.runtime.state_dir))),
         ("disk", lambda: doctor.check_disk(config)),
