@@ -46,7 +46,7 @@ SECTIONS = {
         "face": ("face:face", "Enrol, verify, list and remove persons."),
     },
     "Models": {
-        "model": ("model:model", "Inspect and verify model bundles."),
+        "model": ("model:model", "Inspect and verify bundles; see what runs, roll back."),
     },
     "Fleet": {
         "fleet": ("fleet:fleet", "Receive devices' events over MQTT; publish models."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def run(ctx: click.Context, config_path: Path, check: bool) -> None:
         preflight(load_config(config_path))
         click.echo(f"{config_path}: ok")
         return
+    # numpy's pool of threads has nothing to do here, and who has threads cannot fork for trials.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from edge_rt.runtime import process
 
     ctx.exit(process.run(config_path))

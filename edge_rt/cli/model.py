@@ -1,4 +1,7 @@
-"""Model bundles: describe one, prove one. Native code sees the file in a child process only."""
+"""Model bundles: describe one, prove one; see what runs, and go back.
+
+Native code sees the file that is described in a child process only.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ import msgspec
 from edge_rt.adapters.probe import MEMORY_MB, TIMEOUT_S, ProbeReport, TensorReport, probe
 from edge_rt.cli import options, output
 from edge_rt.core.errors import InputError
+from edge_rt.runtime.client import Client
 
 
 @click.group()
 def model() -> None:
-    """Inspect and verify model bundles."""
+    """Inspect and verify bundles; see what runs, go back to the previous one."""
 
 
 @model.command()
@@ -72,6 +76,38 @@ def verify(bundle: str, engine: str, timeout_s: float, memory_mb: int, as_json: 
         }
     )
     click.echo("verified")
+
+
+@model.command()
+@options.as_json
+@options.run_dir
+def status(run_dir: Path, as_json: bool) -> None:
+    """Show which models run, and where an update stands."""
+    with Client(run_dir) as client:
+        answer = client.call("model_status")
+    if as_json:
+        output.print_json(answer)
+        return
+    output.print_tree(answer)
+
+
+@model.command()
+@click.option(
+    "--task",
+    type=click.Choice(["fall", "face-detect", "face-embed"]),
+    default="fall",
+    show_default=True,
+)
+@options.as_json
+@options.run_dir
+def rollback(run_dir: Path, as_json: bool, task: str) -> None:
+    """Go back to the previous model; the present version is not taken again."""
+    with Client(run_dir) as client:
+        answer = client.call("model_rollback", task=task)
+    if as_json:
+        output.print_json(answer)
+        return
+    click.echo(f"{task}: now {answer['name']} {answer['version']}")
 
 
 def _identify(name: str) -> tuple[Path, dict[str, Any]]:

@@ -15,11 +15,12 @@ from edge_rt.core.manifest import Struct
 from edge_rt.core.pin_config import GpiodChip, InputConfig, ModelChip, OutputConfig, lines_of
 from edge_rt.core.typed_toml import decode_toml
 from edge_rt.core.unlock import UnlockRules
+from edge_rt.core.update_config import UpdatesConfig
 from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.wake import WakeRules
 
 # A fleet or device name becomes a topic level and an ACL entry: no separator, no wildcard.
-TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
@@ -284,8 +285,11 @@ class Config(Struct, frozen=True):
     outputs: OutputConfig = OutputConfig()
     inputs: InputConfig = InputConfig()
     mqtt: MqttConfig = MqttConfig()
+    updates: UpdatesConfig = UpdatesConfig()
 
     def __post_init__(self) -> None:
+        if self.updates.enabled and not self.mqtt.enabled:
+            raise ValueError("updates.enabled needs mqtt.enabled; models come over MQTT")
         users: dict[int, str] = {}
         for user, line in lines_of(self.outputs, self.inputs).items():
             if line in users:

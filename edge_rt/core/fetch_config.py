@@ -18,6 +18,8 @@ class FetchConfig(Struct, frozen=True):
     missing_s    metadata that has not come for so long is not there
     patience_s   a chunk that did not come for so long, while no other did either, is asked for anew
     retry_s, retry_cap_s  what failed is tried again after the one, doubling up to the other
+    clock_grace_s  a clock that nothing synchronises is believed after this, if it is past what was
+                 known before: a house without a time server has to live with the one it has
     interval_s   metadata is verified no more often than this, whatever the broker sends
     """
 
@@ -28,4 +30,5 @@ class FetchConfig(Struct, frozen=True):
     patience_s: _Seconds = 60.0
     retry_s: _Seconds = 60.0
     retry_cap_s: _Seconds = 3600.0
+    clock_grace_s: _Seconds = 600.0
     interval_s: _Seconds = 10.0

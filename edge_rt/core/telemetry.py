@@ -121,7 +121,10 @@ def input_quality(
 
 def scores(when: When, before: FallTotals, after: FallTotals) -> bytes:
     """Payload of dt/score: counts between `edges`, one more than there are edges."""
-    counts = [_since(b, a) for b, a in zip(before.scores, after.scores, strict=True)]
+    if before.edges == after.edges:
+        counts = [_since(b, a) for b, a in zip(before.scores, after.scores, strict=True)]
+    else:  # a model with another scale has come since
+        counts = list(after.scores)
     return _payload(when, {"edges": after.edges, "counts": counts})
 
 

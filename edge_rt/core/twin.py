@@ -42,11 +42,15 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Payload of `twin/reported`: the version in force (0: none) and every allowed setting."""
+    """Payload of `twin/reported`: the version in force (0: none) and every allowed setting.
+
+    models: by task {name, version, slot, previous, state, candidate}; see runtime.update_task
+    """
 
     version: int
     settings: dict[str, Any]
     rejected: Rejected | None = None
+    models: dict[str, Any] = {}
 
 
 class Choice(NamedTuple):

@@ -11,6 +11,7 @@ from edge_rt.bundle import Bundle
 from edge_rt.core.fall import AlarmMachine, Event, FallRules, Transition
 from edge_rt.core.hop import Hop
 from edge_rt.core.latency import LatencyRecorder
+from edge_rt.core.manifest import FallManifest
 from edge_rt.core.signal import SignalHealth
 from edge_rt.core.telemetry import FallTotals, Histogram, score_edges
 from edge_rt.core.timebase import ClockCounters
@@ -71,6 +72,7 @@ class FallPipeline:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.latency = LatencyRecorder(STAGES)
+        self.latest: list[Hop] = []  # completed by the last block
         self._scores = Histogram(score_edges(scale))
         self._detector = detector
         self._machine = AlarmMachine(rules, new_id, armed=armed)
@@ -107,6 +109,7 @@ class FallPipeline:
         scored = self._clock()
         self.latency.record("detector", scored - begun)
         out: list[Announcement] = []
+        self.latest = hops
         for hop in hops:
             self._last = hop
             self._scores.add(hop.score)
@@ -149,6 +152,10 @@ class FallPipeline:
         """
         self._detector.swap(bundle)
         self._machine.rules = rules
+        if isinstance(bundle.manifest, FallManifest):
+            edges = score_edges(bundle.manifest.output.scale)
+            if edges != self._scores.edges:  # scores of another scale are other counts
+                self._scores = Histogram(edges)
 
     def set_rules(self, rules: FallRules) -> None:
         """Other durations or levels from the next step on; an open incident stays as it is."""

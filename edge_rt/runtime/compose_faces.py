@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import logging
 import time
-
-import msgspec
+from typing import NamedTuple
 
 from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.errors import StorageError
 from edge_rt.core.unlock import Counters, UnlockMachine, penalised
 from edge_rt.runtime.compose import Place, announcer
+from edge_rt.runtime.face_models import TASKS, FaceModel, Folders
 from edge_rt.runtime.face_service import FaceService
-from edge_rt.runtime.places import UNLOCK_NAME
+from edge_rt.runtime.places import MODELS_NAME, UNLOCK_NAME
+from edge_rt.runtime.update_journal import Journal
+from edge_rt.runtime.update_start import begin
 
 log = logging.getLogger(__name__)
 
 
-def make_faces(place: Place) -> FaceService:
-    """The service, not started. Raises ConfigError for a lock that needs liveness."""
+class Faces(NamedTuple):
+    """The service, not started; its models and their journals, where updates are possible."""
+
+    service: FaceService
+    models: tuple[tuple[FaceModel, Journal], ...]
+
+
+def make_faces(place: Place) -> Faces:
+    """Raises ConfigError for a lock that needs liveness, and for bundles that cannot be read."""
     config = place.config.faces
+    folders = Folders(place.folder, place.config)
+    models = _models(place, folders)
     file = StateFile(place.folder / UNLOCK_NAME, Counters)
     try:
         counters = file.load() or Counters()
@@ -30,8 +41,8 @@ def make_faces(place: Place) -> FaceService:
     machine = UnlockMachine(
         config.rules, counters, file.save, boot_id=place.boot_id, now_s=time.monotonic()
     )
-    return FaceService(
-        [str(place.folder), msgspec.json.encode(place.config).decode()],
+    service = FaceService(
+        folders.arguments(),
         machine,
         announcer(place.recorder, None),
         place.lock,
@@ -40,3 +51,18 @@ def make_faces(place: Place) -> FaceService:
         memory_mb=config.memory_mb,
         armed=config.armed,
     )
+    for model, _ in models:
+        model.bind(service)
+    return Faces(service, models)
+
+
+def _models(place: Place, folders: Folders) -> tuple[tuple[FaceModel, Journal], ...]:
+    updates = place.config.updates.enabled
+    if not updates and not (place.folder / MODELS_NAME).is_dir():
+        return ()
+    made = []
+    for part, task in TASKS.items():
+        model, journal = FaceModel(part, folders, place.config), Journal(place.folder, task)
+        begin(journal, model.open, watched=updates)
+        made.append((model, journal))
+    return tuple(made)

@@ -79,6 +79,15 @@ class MqttPart:
         """Send a letter while there is a connection; forgotten without one."""
         self._uplink.post(letter)
 
+    def alarm_awaits(self) -> bool:
+        """Whether the line is wanted for a stage of a fall."""
+        return self._uplink.alarm_awaits()
+
+    def report_models(self, models: dict[str, Any]) -> None:
+        """What `twin/reported` says of models from now on."""
+        self._twin.models = models
+        self._uplink.post(Letter("twin/reported", self._twin.report(), True))
+
     def refresh(self) -> None:
         """Bring what Home Assistant shows up to date, and look at the certificate's end."""
         if self._certificate is not None:

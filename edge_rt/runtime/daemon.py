@@ -24,6 +24,7 @@ from edge_rt.runtime.commands import Commands
 from edge_rt.runtime.compose import Place, announcer
 from edge_rt.runtime.compose_faces import make_faces
 from edge_rt.runtime.compose_falls import make_falls
+from edge_rt.runtime.compose_updates import make_updates
 from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.crash_guard import CrashGuard
 from edge_rt.runtime.device_commands import DeviceCommands
@@ -31,6 +32,7 @@ from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_memory import FallMemory
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.logs import fields
+from edge_rt.runtime.model_commands import ModelCommands
 from edge_rt.runtime.places import EVENTS_NAME
 from edge_rt.runtime.presence import Presence
 from edge_rt.runtime.recorder import Recorder
@@ -43,6 +45,8 @@ from edge_rt.runtime.teller import Notice
 
 if TYPE_CHECKING:
     from edge_rt.runtime.compose_mqtt import MqttPart
+    from edge_rt.runtime.trying import Trier
+    from edge_rt.runtime.update_service import UpdateService
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +66,14 @@ def load_config(path: Path) -> Config:
 
 
 class Daemon:
-    """One device. `start` once, `close` once."""
+    """One device. `start` once, `close` once.
 
-    def __init__(self, config: Config) -> None:
+    trier  tries models that come from afar; None: in an interpreter of its own each
+    """
+
+    def __init__(self, config: Config, trier: Trier | None = None) -> None:
         self.config = config
+        self._trier = trier
         self._born_s = time.monotonic()
         self._ready_s = 0.0
         self._stack = ExitStack()
@@ -78,6 +86,7 @@ class Daemon:
         self._guard: CrashGuard | None = None
         self._room: Room | None = None
         self._desk: SensorDesk | None = None
+        self._updates: UpdateService | None = None
         self._engine = ""
 
     def start(self, pause: Callable[[float], object] = time.sleep) -> None:
@@ -108,9 +117,11 @@ class Daemon:
         recorder.listen(_log_event)
         self._stack.callback(self._say_stopped)
         place = Place(config, state.path, stamps.boot_id, recorder, room, room.lock)
+        seen = None
         if config.faces.enabled:
             # First, for the worker takes longest to load its models and does so on its own.
-            self._faces = make_faces(place)
+            seen = make_faces(place)
+            self._faces = seen.service
             self._stack.callback(self._faces.close)
             self._faces.start()
         if config.mqtt.enabled:
@@ -118,6 +129,7 @@ class Daemon:
             from edge_rt.runtime.compose_mqtt import MqttPart
 
             self._mqtt = MqttPart(place)
+        made = None
         if config.falls.enabled:
             made = make_falls(place, self._mqtt)
             self._stack.callback(made.memory.close)
@@ -137,11 +149,15 @@ class Daemon:
         commands = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, room, self.status
         )
+        updates = self._updates = make_updates(place, made, seen, self._trier, self._mqtt)
         device = DeviceCommands(config, self._falls, self._faces, presence, self.status)
-        rows = device.table()
+        device.rollback = lambda task: updates.roll_back(task, "a command")
+        rows = device.table() | ModelCommands(updates).table()
         if self._mqtt is not None:
             self._stack.callback(self._mqtt.stop)
             self._mqtt.start(self._falls, self._faces, commands.table("operator") | rows)
+        self._stack.callback(updates.close)
+        updates.start()
         parts = Parts(self._falls, self._faces, self._mqtt)
         self._stack.enter_context(
             telemetry(state.path, recorder, stamps, parts, config.mqtt.telemetry_s)
@@ -221,6 +237,7 @@ class Daemon:
             "faces": self._faces.status() if self._faces else None,
             "mqtt": self._mqtt.status() if self._mqtt else None,
             "room": self._room.status() if self._room else None,
+            "models": self._updates.status() if self._updates else None,
             "storage": self._recorder.status()._asdict(),
         }
 
@@ -257,6 +274,8 @@ class Daemon:
             for problem in (falls["problem"], falls["detector_problem"]):
                 if problem:
                     found.append(f"falls: {problem}")
+        if self._updates is not None:
+            found += [f"models: {problem}" for problem in self._updates.problems()]
         if self._faces is not None:
             faces = self._faces.status()
             if faces["camera"] == "lost":

@@ -135,6 +135,10 @@ class FaceService:
         """Replace the worker by a new one, at once."""
         self._post(("restart", None, None))
 
+    def replace(self, arguments: Sequence[str]) -> None:
+        """Replace the worker by one with another command line, at once."""
+        self._post(("restart", list(arguments), None))
+
     def _post(self, item: _Item) -> None:
         try:
             self._inbox.put(item, timeout=1.0)
@@ -223,7 +227,8 @@ class FaceService:
             case ("arm", on, _):
                 self._armed = on
                 self._tell(Arm(on))
-            case ("restart", _, _):
+            case ("restart", arguments, _):
+                self._arguments = arguments or self._arguments
                 log.warning("faces: the worker is replaced, as somebody asked for")
                 self._problem, self._retry_s = "restarted by a command", 0.0
                 self._restarts += 1

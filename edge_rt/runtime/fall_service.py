@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from edge_rt.bundle import Bundle
 from edge_rt.core.errors import DaemonError
 from edge_rt.core.fall import Event, FallRules, State
+from edge_rt.core.hop import Hop
 from edge_rt.core.telemetry import FallTotals
 from edge_rt.core.types import Accelerometer, Announce, SampleBlock
 from edge_rt.falls.pipeline import Announcement, FallPipeline
@@ -31,12 +34,28 @@ KEEP_S = 1.0  # a cancel window is saved this often: a power cut gives no more o
 MAX_WAITING = 256
 COMMAND_TIMEOUT_S = 2.0
 
+
+# Sees each block and the hops that it completed, after the decisions on them were told. Returns at
+# once and raises nothing.
+Tap = Callable[[SampleBlock, Sequence[Hop]], None]
+
+
+class NextModel(NamedTuple):
+    """Another model for the pipeline, opened and warmed up, and who announces in its name."""
+
+    bundle: Bundle
+    rules: FallRules
+    announce: Announce
+    lost_s: float
+
+
 _Item = (
     tuple[Literal["block"], SampleBlock, None]
     | tuple[Literal["lost"], str, None]
     | tuple[Literal["end"], None, None]
     | tuple[Literal["command"], tuple[Event, str], Future[dict[str, Any]]]
     | tuple[Literal["restart"], None, Future[dict[str, Any]]]
+    | tuple[Literal["swap"], NextModel, Future[dict[str, Any]]]
 )
 
 
@@ -85,6 +104,7 @@ class FallService:
         self._watches = False
         self._blocks = 0
         self._problem = ""
+        self._tap: Tap | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="falls", daemon=True)
 
@@ -130,6 +150,24 @@ class FallService:
         except (queue.Full, TimeoutError):
             raise DaemonError("the fall pipeline did not answer; see edge-rt status") from None
 
+    def swap(self, model: NextModel) -> Future[dict[str, Any]]:
+        """Go on with another model between two blocks; an open incident stays as it is.
+
+        The future's result says after which window, and how long the thread was busy: {t_s, hops,
+        took_ms}. It fails with ManifestError for a bundle of another task (the old one goes on),
+        with DaemonError when the thread cannot take it.
+        """
+        answer: Future[dict[str, Any]] = Future()
+        try:
+            self._inbox.put(("swap", model, answer), timeout=COMMAND_TIMEOUT_S)
+        except queue.Full:
+            answer.set_exception(DaemonError("the fall pipeline hangs; see edge-rt status"))
+        return answer
+
+    def listen(self, tap: Tap | None) -> None:
+        """Have the live samples and scores seen by `tap`, on the fall thread; None: nobody."""
+        self._tap = tap
+
     def set_rules(self, rules: FallRules) -> None:
         """Other rules, live; frozen, so that no step sees half of them."""
         self._pipeline.set_rules(rules)
@@ -141,6 +179,10 @@ class FallService:
     def reader_stuck_s(self) -> float:
         """How long ago the thread that reads the sensor last turned."""
         return self._reader.stuck_s()
+
+    def has_samples(self) -> bool:
+        """Whether usable samples come."""
+        return self._sensor == "ok"
 
     def watches(self) -> bool:
         """Whether the pipeline turns; a sensor that is absent is being looked for meanwhile."""
@@ -215,12 +257,15 @@ class FallService:
                 self._block_s = now_s
                 self._tell(self._pipeline.push(block))
                 self._note_hops(now_s)
+                self._show(block)
             case ("command", (event, by), answer):
                 self._obey(event, by, answer, now_s)
             case ("restart", _, answer):
                 log.warning("falls: the detector begins anew, as somebody asked for")
                 self._pipeline.restart()
                 answer.set_result(self._pipeline.status())
+            case ("swap", model, answer):
+                self._swap(model, answer)
             case ("lost", reason, _):
                 self._sensor_is("lost", reason)
             case ("end", _, _):
@@ -261,6 +306,28 @@ class FallService:
             answer.set_result(self._pipeline.status())
         except Exception as error:  # whoever asked has to hear of it, a bug of ours included
             answer.set_exception(error)
+
+    def _show(self, block: SampleBlock) -> None:
+        tap = self._tap
+        if tap is None:
+            return
+        try:
+            tap(block, self._pipeline.latest)
+        except Exception:  # who only looks on may not disturb the watch
+            log.exception("falls: what looks on failed, and is left out")
+            self._tap = None
+
+    def _swap(self, model: NextModel, answer: Future[dict[str, Any]]) -> None:
+        begun_s = time.perf_counter()
+        try:
+            self._pipeline.swap(model.bundle, model.rules)
+        except Exception as error:  # whoever asked has to hear of it; the old model goes on
+            answer.set_exception(error)
+            return
+        self._announce, self._lost_s = model.announce, model.lost_s
+        took_ms = round(1e3 * (time.perf_counter() - begun_s), 3)
+        t_s = self._pipeline.status()["t_s"]
+        answer.set_result({"t_s": t_s, "hops": self._pipeline.hops, "took_ms": took_ms})
 
     def _tell(self, announcements: list[Announcement]) -> None:
         for kind, what, data in announcements:

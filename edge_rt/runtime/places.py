@@ -13,3 +13,7 @@ STATE_FILES = (
     *(EVENTS_NAME, FALL_NAME, UNLOCK_NAME, TWIN_NAME, COMMANDS_NAME, CALIBRATION_NAME),
     *(STORE_NAME, KEY_NAME),
 )
+# Not part of a backup: models come again, signed, from whoever publishes them, and what a device
+# has tried is about that device. A restore leaves them as they are; a factory reset removes them.
+MODELS_NAME = "models"  # slots and their journals
+UPDATES_NAME = "updates"  # trusted metadata, downloads, staging

@@ -18,7 +18,7 @@ from edge_rt.core.manifest import (
 )
 from edge_rt.core.unlock import LIVENESS_NOT_CHECKED, check_actuator
 from edge_rt.runtime.compose_commands import operations_key
-from edge_rt.runtime.compose_falls import rules_from
+from edge_rt.runtime.fall_models import rules_from
 from edge_rt.runtime.sources import make_accelerometer
 
 

@@ -15,6 +15,7 @@ from edge_rt.core.crash_loop import BARE_S, HEALTHY_S, Mode
 from edge_rt.core.errors import EdgeRtError
 from edge_rt.core.status_line import status_line
 from edge_rt.core.turning import Late, late
+from edge_rt.runtime.compose_updates import make_trier
 from edge_rt.runtime.daemon import Daemon, load_config
 from edge_rt.runtime.logs import set_up
 
@@ -36,11 +37,13 @@ def run(config_path: Path) -> int:
     notifier = Notifier()
     try:
         config = load_config(config_path)
-        set_up()
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        return _Process(Daemon(config), notifier, stop).run()
+        # Before the first thread, which the log has: trials are forks of what is now.
+        with make_trier(config) as trier:
+            set_up()
+            stop = threading.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: stop.set())
+            return _Process(Daemon(config, trier), notifier, stop).run()
     except EdgeRtError as error:
         notifier.failed(str(error), error.exit_code)
         raise

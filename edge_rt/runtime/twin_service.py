@@ -33,6 +33,7 @@ class TwinService:
         self._file = file
         self._apply = apply
         self._rejected: Rejected | None = None
+        self.models: dict[str, Any] = {}  # replaced whole, from whichever thread
 
     def load(self) -> Config:
         """The configuration to start with: the file's, with the settings last applied.
@@ -95,4 +96,4 @@ class TwinService:
     def report(self) -> bytes:
         """The payload of `twin/reported`."""
         settings: dict[str, Any] = settings_of(self.config)
-        return msgspec.json.encode(Reported(self.version, settings, self._rejected))
+        return msgspec.json.encode(Reported(self.version, settings, self._rejected, self.models))

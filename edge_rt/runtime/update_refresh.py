@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 # No clock of a device that runs this is right with an earlier time: 2026-01-01.
 FIRST_FLOOR_S = 1_767_225_600.0
-# A house without a time server has to live with the clock it has, once that is past the floor.
-CLOCK_GRACE_S = 600.0
 SETTLE_S = 0.3  # index and timestamp come one after the other
 
 
@@ -78,7 +76,7 @@ class Refreshing:
         """
         if wall_s < self._saved.floor_s:
             return False
-        return synchronised or self._clock() - self._started_s >= CLOCK_GRACE_S
+        return synchronised or self._clock() - self._started_s >= self._rules.clock_grace_s
 
     def connected(self) -> list[str]:
         """Names to ask for, as long as the connection lasts."""

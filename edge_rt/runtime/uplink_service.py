@@ -131,6 +131,10 @@ class UplinkService:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def alarm_awaits(self) -> bool:
+        """Whether a stage of a fall was sent and is not receipted; cheap, from any thread."""
+        return self._uplink.unreceipted(Lane.ALARM) > 0
+
     def status(self) -> dict[str, Any]:
         """Now; plain values. `error` is why there is no connection, or what was refused last."""
         uplink = self._uplink

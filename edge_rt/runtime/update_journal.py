@@ -1,0 +1,166 @@
+"""The journal of a task's models, with its slots and its security floor."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_rt.adapters.slots import Slots
+from edge_rt.adapters.statefile import StateFile
+from edge_rt.core.errors import StorageError
+from edge_rt.core.update_record import Notice, Place, Record, Slot, State
+from edge_rt.runtime.places import MODELS_NAME
+
+log = logging.getLogger(__name__)
+
+JOURNAL_NAME, FLOOR_NAME, PROGRESS_NAME = "journal.json", "floor.json", "progress.json"
+
+
+class Floor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The lowest security epoch that may come in; outside journal and slots, for it only rises."""
+
+    epoch: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What shadow or trial has seen so far. stage: the state it belongs to."""
+
+    sha256: str
+    stage: str
+    seen: dict[str, Any]
+
+
+class Journal:
+    """One task's. `record` is where the update stands; `saved` is False while the disk lacks it."""
+
+    def __init__(self, state: Path, task: str) -> None:
+        self.task = task
+        self.folder = state / MODELS_NAME / task
+        self.slots = Slots(self.folder)
+        self.record = Record()
+        self.saved = True
+        self.problem = ""
+        self._epoch: int | None = None  # None: not read yet, or damaged
+        self._file = StateFile(self.folder / JOURNAL_NAME, Record)
+        self._floor = StateFile(self.folder / FLOOR_NAME, Floor)
+        self._progress = StateFile(self.folder / PROGRESS_NAME, Progress)
+
+    def load(self) -> Record:
+        """Read it, and remove what a kill has left over in the slots.
+
+        A damaged journal is set aside: the factory model runs, and an event says so.
+        """
+        try:
+            self.record = self._file.load() or Record()
+        except StorageError as error:
+            log.error("%s: the factory model runs: %s", self.task, error)
+            reason = f"the journal of its slots is damaged: {error}"[:300]
+            data = {"name": self.task, "version": "unknown", "stage": "start", "reason": reason}
+            self.record = Record(notices=(Notice("rolled_back", data),))
+            self._set_aside()
+        if self.folder.is_dir():
+            self.make_room()  # on a read-only disk what is there can still run
+        return self.record
+
+    def make_room(self) -> None:
+        """Have the folder there before the first update comes."""
+        try:
+            self.slots.prepare()
+        except StorageError as error:
+            log.error("%s: %s", self.task, error)
+            self.problem = str(error)
+
+    def write(self, record: Record) -> None:
+        """Move on, once that is on disk. Raises StorageError; the record is then the old one."""
+        try:
+            if not self.folder.is_dir():  # a device that never had an update has no such folder
+                self.slots.prepare()
+            self._file.save(record)
+        except StorageError as error:
+            self.problem = str(error)
+            raise
+        self.record, self.saved, self.problem = record, True, ""
+
+    def keep(self, record: Record) -> None:
+        """Move on even if the disk does not take it; `flush` tries again."""
+        try:
+            self.write(record)
+        except StorageError as error:
+            log.error("%s: not written down: %s", self.task, error)
+            self.record, self.saved = record, False
+
+    def flush(self) -> None:
+        """Write what the disk would not take before."""
+        if not self.saved:
+            self.keep(self.record)
+
+    def folder_of(self, place: Place) -> Path | None:
+        """The folder of a slot; None for the factory bundle."""
+        return None if place == "factory" else self.slots.folder(slot_of(place))
+
+    def floor(self) -> int:
+        """The security epoch below which nothing comes in.
+
+        A damaged one counts as that of the live model, which passed it once.
+        """
+        if self._epoch is None:
+            try:
+                kept = self._floor.load()
+                self._epoch = 0 if kept is None else kept.epoch
+            except StorageError as error:
+                log.error("%s: %s", self.task, error)
+                running = self.record.running
+                return 0 if running is None else running.security_epoch
+        return self._epoch
+
+    def raise_floor(self) -> None:
+        """To the epoch of the live model, once that is confirmed. Raises StorageError."""
+        running = self.record.running
+        if running is None or self.record.state is State.TRIAL:
+            return
+        if self._epoch is None or running.security_epoch > self._epoch:
+            epoch = max(running.security_epoch, self.floor())
+            self._floor.save(Floor(epoch))
+            self._epoch = epoch
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the present stage had seen of the present candidate; None: it starts anew."""
+        candidate = self.record.candidate
+        try:
+            kept = self._progress.load()
+        except StorageError as error:
+            log.error("%s: watched anew: %s", self.task, error)
+            return None
+        if kept is None or candidate is None:
+            return None
+        same = (kept.sha256, kept.stage) == (candidate.sha256, self.record.state.value)
+        return kept.seen if same else None
+
+    def keep_progress(self, seen: dict[str, Any]) -> None:
+        """Save it; what a full disk does not take is seen once more."""
+        if self.record.candidate is None:
+            return
+        try:
+            sha256, stage = self.record.candidate.sha256, self.record.state.value
+            self._progress.save(Progress(sha256, stage, seen))
+        except StorageError as error:
+            log.warning("%s: %s", self.task, error)
+
+    def _set_aside(self) -> None:
+        path = self._file.file.path
+        try:
+            os.replace(path, path.with_suffix(".damaged"))
+        except OSError as error:
+            # The next write replaces it; until then each start says so again.
+            log.error("%s: cannot be set aside: %s", path, error.strerror)
+
+
+def slot_of(place: Place) -> Slot:
+    """`place` as a slot. Raises ValueError for the factory bundle, which lies in none."""
+    if place == "factory":
+        raise ValueError("the factory bundle lies in no slot")
+    return place

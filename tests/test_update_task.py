@@ -1,0 +1,353 @@
+"""One task's update, driven over real files: every disk fault leaves a model that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from update_driver import Device, Drive, candidate
+
+from edge_rt.adapters.bundle_files import read_bundle
+from edge_rt.core.errors import DaemonError, StorageError
+from edge_rt.core.update_record import State
+from edge_rt.core.wire import Event as LoggedEvent
+from edge_rt.runtime.update_journal import JOURNAL_NAME, Journal
+
+TURNS = 20
+
+
+class Log:
+    """Takes what is announced, as the recorder does while the disk is well."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.data: list[Mapping[str, Any]] = []
+        self.full = False
+
+    def __call__(self, kind: str, what: str, data: Mapping[str, Any]) -> Future[LoggedEvent]:
+        ticket: Future[LoggedEvent] = Future()
+        if self.full:
+            ticket.set_exception(StorageError("no room in memory"))
+            return ticket
+        self.told.append(f"{what} {data['version']}")
+        self.data.append(data)
+        ticket.set_result(None)  # type: ignore[arg-type]
+        return ticket
+
+
+class House:
+    """A state folder, and the device that lives on it over its starts."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.log = Log()
+        (state / "updates" / "staging").mkdir(parents=True, exist_ok=True)
+        self.drive = self.start()
+
+    def start(self, *refuse: str, watched: bool = True) -> Drive:
+        """A new process, as far as the files can tell."""
+        self.drive = Drive(self.state, Device(refuse), self.log, watched=watched)
+        return self.drive
+
+    def take(self, version: str, *refuse: str) -> None:
+        """The catalog offers a version until nothing moves any more."""
+        self.expect(*refuse)
+        for _ in range(TURNS):
+            self.drive.turn(version)
+
+    def expect(self, *refuse: str) -> None:
+        """What is refused from now on, of what is under way too."""
+        self.drive.device.refuse.clear()
+        self.drive.device.refuse.update(refuse)
+
+    @property
+    def runs(self) -> str:
+        return (self.drive.device.went or [self.drive.running])[-1]
+
+    def check(self) -> None:
+        """What a start would run is whole."""
+        record = Journal(self.state, "fall").load()
+        if record.live != "factory":
+            folder = self.state / "models" / "fall" / record.live
+            assert read_bundle(folder).manifest.version == record.contents[record.live].version
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path / "state")
+
+
+def test_a_release_is_fetched_tried_shadowed_and_confirmed(house: House) -> None:
+    house.take("1.1.0")
+    assert house.runs == "1.1.0"
+    assert house.log.told == ["staged 1.1.0", "shadow 1.1.0", "activated 1.1.0", "confirmed 1.1.0"]
+    assert house.log.data[2]["figures"] == {"took_ms": 1.0}
+    assert house.drive.task.report() == {
+        **{"name": "tiny", "version": "1.1.0", "slot": "a", "previous": "factory"},
+        **{"state": "idle", "candidate": None},
+    }
+    house.take("1.2.0")
+    assert house.runs == "1.2.0"
+    assert house.start().running == "1.2.0", "and so does the next start"
+
+
+@pytest.mark.parametrize(
+    ("stage", "events"),
+    [
+        ("self_test", ["staged", "rejected"]),
+        ("challenge", ["staged", "rejected"]),
+        ("shadow", ["staged", "shadow", "rejected"]),
+        ("fits", ["staged", "shadow", "rejected"]),
+        ("go", ["staged", "shadow", "rolled_back"]),
+        ("trial", ["staged", "shadow", "activated", "rolled_back"]),
+    ],
+)
+def test_a_bad_candidate_is_stopped_where_it_shows(
+    house: House, stage: str, events: list[str]
+) -> None:
+    house.take("1.1.0")
+    house.log.told.clear()
+    house.take("2.0.0", stage)
+    assert house.log.told == [f"{event} 2.0.0" for event in events]
+    assert house.runs == "1.1.0" and house.drive.task.record.live == "a"
+    assert house.start().running == "1.1.0"
+    house.log.told.clear()
+    house.take("2.0.0")
+    assert house.log.told == [], "a refused version is not tried again"
+    house.take("2.0.1")
+    assert house.runs == "2.0.1"
+
+
+def test_a_fault_of_our_own_is_told_once_and_tried_again_later(house: House) -> None:
+    house.take("1.1.0", "self_test-fails")
+    assert house.log.told == ["staged 1.1.0", "rejected 1.1.0"]
+    assert house.log.data[-1]["final"] is False
+    assert "no space left" in house.drive.task.status()["problem"]
+    house.take("1.1.0")
+    assert house.runs == "1.0.0", "not at once"
+    house.drive.clock.now_s += 3601.0
+    house.take("1.1.0")
+    assert house.runs == "1.1.0" and not house.drive.task.status()["problem"]
+
+
+def test_a_newer_release_takes_the_place_of_one_on_the_way(house: House) -> None:
+    house.take("1.1.0", "shadow-lasts")
+    assert house.drive.task.record.state is State.SHADOWING
+    house.take("1.2.0")
+    assert house.runs == "1.2.0"
+    assert "rejected 1.1.0" in house.log.told and "confirmed 1.2.0" in house.log.told
+
+
+def test_a_trial_is_finished_before_the_next_release_comes(house: House) -> None:
+    house.take("1.1.0", "trial-lasts")
+    house.take("1.2.0", "trial-lasts")
+    assert house.drive.task.record.state is State.TRIAL and house.runs == "1.1.0"
+    house.take("1.2.0")
+    assert house.runs == "1.2.0"
+
+
+def test_rollback_by_hand(house: House) -> None:
+    with pytest.raises(DaemonError, match="nothing to go back to"):
+        house.drive.task.roll_back("a test")
+    house.take("1.1.0")
+    house.take("1.2.0")
+    assert house.drive.task.roll_back("a test")["version"] == "1.1.0"
+    assert house.runs == "1.1.0" and house.start().running == "1.1.0"
+    house.take("1.2.0")
+    assert house.runs == "1.1.0", "what a person has left does not come back by itself"
+    assert "rolled_back 1.2.0" in house.log.told
+    assert house.drive.task.roll_back("a test")["version"] == "1.0.0"
+
+
+def test_a_withdrawn_release_is_left_wherever_it_stands(house: House) -> None:
+    sha256 = candidate("1.1.0").sha256
+    house.take("1.1.0", "shadow-lasts")
+    house.drive.task.withdraw(sha256, "withdrawn by the publisher")
+    assert house.drive.task.record.state is State.IDLE
+    house.take("1.1.0", "trial-lasts")
+    house.drive.task.withdraw(sha256, "withdrawn by the publisher")
+    house.drive.turn()
+    assert house.runs == "1.0.0"
+    house.take("1.1.0")
+    house.take("1.2.0", "shadow-lasts")
+    house.drive.task.withdraw(sha256, "withdrawn by the publisher")  # the live one, meanwhile
+    house.drive.turn()
+    assert house.runs == "1.0.0" and "rolled_back 1.1.0" in house.log.told
+
+
+# ---- starts ----
+
+
+def test_two_failed_starts_on_trial_lead_back(house: House) -> None:
+    house.take("1.1.0")
+    house.take("2.0.0", "trial-lasts")
+    # The process ends without a word: after the swap, and after one more start.
+    assert house.start("trial-lasts").running == "2.0.0"
+    assert house.start("trial-lasts").running == "1.1.0"
+    house.drive.turn()
+    assert house.log.told[-1] == "rolled_back 2.0.0"
+    assert "2 starts in a row" in house.log.data[-1]["reason"]
+
+
+def test_starts_that_were_asked_to_end_do_not_count(house: House) -> None:
+    house.take("2.0.0", "trial-lasts")
+    for _ in range(5):
+        house.drive.task.close()
+        assert house.start("trial-lasts").running == "2.0.0"
+
+
+def test_a_slot_that_cannot_be_opened_is_left(house: House) -> None:
+    house.take("1.1.0")
+    house.take("1.2.0")
+    (house.state / "models" / "fall" / "b" / "tiny.tflite").write_bytes(b"bad sector")
+    assert house.start().running == "1.1.0"
+    shutil.rmtree(house.state / "models" / "fall" / "a")
+    assert house.start().running == "1.0.0"
+    house.drive.turn()
+    assert house.log.told[-2:] == ["rolled_back 1.2.0", "rolled_back 1.1.0"]
+    house.take("1.2.0")
+    assert house.runs == "1.2.0", "what broke on this disk may come again"
+
+
+def test_a_damaged_journal_means_the_factory_model_and_an_event(house: House) -> None:
+    house.take("1.1.0")
+    journal = house.state / "models" / "fall" / JOURNAL_NAME
+    journal.write_bytes(journal.read_bytes()[:-7])
+    assert house.start().running == "1.0.0"
+    house.drive.turn()
+    assert house.log.told[-1] == "rolled_back unknown"
+    assert "journal of its slots is damaged" in house.log.data[-1]["reason"]
+    assert journal.with_suffix(".damaged").exists()
+    house.take("1.1.0")
+    assert house.runs == "1.1.0"
+
+
+def test_without_updates_a_trial_is_not_run_and_a_confirmed_slot_is(house: House) -> None:
+    house.take("1.1.0")
+    assert house.start(watched=False).running == "1.1.0"
+    house.start()
+    house.take("1.2.0", "trial-lasts")
+    assert house.start(watched=False).running == "1.1.0"
+    assert house.drive.task.record.state is State.IDLE
+
+
+def test_the_floor_rises_when_an_epoch_is_confirmed(tmp_path: Path, house: House) -> None:
+    task = house.drive.task
+    newer = candidate("1.1.0").__class__("tiny", "1.1.0", candidate("1.1.0").sha256, 3)
+    house.expect("trial-lasts")
+    for _ in range(TURNS):
+        task.offer(newer)
+        house.drive.turn()
+    assert task.record.state is State.TRIAL and task.journal.floor() == 0
+    house.expect()
+    house.drive.turn()
+    house.drive.turn()
+    assert task.record.state is State.IDLE and task.journal.floor() == 3
+    house.take("1.2.0")
+    assert house.runs == "1.1.0", "an older epoch does not come in any more"
+    assert Journal(house.state, "fall").floor() == 3
+
+
+def test_a_notice_is_told_again_until_the_log_has_it(house: House) -> None:
+    house.log.full = True
+    house.take("1.1.0", "self_test")
+    assert house.log.told == [] and len(house.drive.task.record.notices) == 2
+    house.log.full = False
+    house.start()
+    house.drive.turn()
+    assert house.log.told == ["staged 1.1.0", "rejected 1.1.0"]
+    house.drive.turn()
+    assert house.drive.task.record.notices == ()
+
+
+# ---- disks ----
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB; root only."""
+    if os.getuid() != 0:
+        pytest.skip("only root can mount")
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.decode()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path) -> Callable[[], None]:
+    """Leave no room; the function that is returned gives it back."""
+    rubbish = disk / "rubbish"
+    with rubbish.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return rubbish.unlink
+
+
+def lock(disk: Path) -> Callable[[], None]:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    return lambda: subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True) and None
+
+
+@pytest.mark.parametrize("fault", [fill, lock])
+@pytest.mark.parametrize("turns", range(8))
+def test_a_full_or_read_only_disk_at_each_move(
+    disk: Path, fault: Callable[[Path], Callable[[], None]], turns: int
+) -> None:
+    """From any move on: the device goes on watching, starts again, and in the end finishes."""
+    house = House(disk / "state")
+    house.take("1.1.0")
+    house.drive.fetch("2.0.0")  # the fetcher reserves its own room and is tried by its own tests
+    for _ in range(turns):
+        house.drive.turn("2.0.0")
+    before = house.runs
+    mend = fault(disk)
+    try:
+        for _ in range(3):
+            house.drive.turn("2.0.0")
+            house.drive.clock.now_s += 6.0
+        assert house.runs == before or house.runs in ("1.1.0", "2.0.0")
+        house.check()
+        assert house.start().running in ("1.1.0", "2.0.0")
+        house.drive.turn("2.0.0")
+    finally:
+        mend()
+    house.drive.clock.now_s += 7200.0
+    house.take("2.0.0")
+    house.check()
+    assert house.drive.task.record.state is State.IDLE
+    assert house.runs == "2.0.0" or "rolled_back 2.0.0" in house.log.told
+
+
+@pytest.mark.parametrize("fault", [fill, lock])
+def test_a_rollback_does_not_wait_for_the_disk(
+    disk: Path, fault: Callable[[Path], Callable[[], None]]
+) -> None:
+    house = House(disk / "state")
+    house.take("1.1.0")
+    house.take("2.0.0", "trial-lasts")
+    mend = fault(disk)
+    try:
+        house.expect("trial")
+        house.drive.turn()
+        assert house.runs == "1.1.0"
+        # A start cannot count itself there, so it does not run what is on trial.
+        assert house.start("trial-lasts").running == "1.1.0"
+    finally:
+        mend()
+    house.drive.clock.now_s += 10.0
+    house.drive.turn()
+    house.drive.turn()
+    assert house.start().running == "1.1.0"
+    assert "rolled_back 2.0.0" in house.log.told
