@@ -68,7 +68,7 @@ class GpioChip:
         return GpioInput(self._request(line, wanted, user), line, f"{user} (line {line})")
 
     def _request(self, line: int, settings: gpiod.LineSettings, user: str) -> gpiod.LineRequest:
-        path = self._find()
+        path = self.find()
         with _ours(f"{user}: {path}, line {line}"):
             return gpiod.request_lines(
                 path,
@@ -77,7 +77,8 @@ class GpioChip:
                 event_buffer_size=BUFFERED_EDGES,
             )
 
-    def _find(self) -> str:
+    def find(self) -> str:
+        """The chip's path. Raises HardwareError."""
         if "/" in self._name:
             if not gpiod.is_gpiochip_device(self._name):
                 raise HardwareError(f"{self._name}: no GPIO chip; see gpiodetect and gpio.chip")

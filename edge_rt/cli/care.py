@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,23 +13,36 @@ from edge_rt.cli import options, output
 from edge_rt.core.config import Config
 from edge_rt.core.errors import InputError
 
+if TYPE_CHECKING:
+    from edge_rt.runtime.check import Check
+
 _state_dir = click.option("--state-dir", type=options.FILE, help="The state folder itself.")
 
 
 @click.command()
 @options.config
+@click.option("--exercise", "trying", is_flag=True, help="Try siren, lock, LED and buttons.")
+@click.option("--yes", is_flag=True, help="Try them all without asking; nobody says what was seen.")
 @options.as_json
 @click.pass_context
-def doctor(ctx: click.Context, config_path: Path | None, as_json: bool) -> None:
+def doctor(
+    ctx: click.Context, config_path: Path | None, trying: bool, yes: bool, as_json: bool
+) -> None:
     """Check engine, models, sensors, disk, clock and rights; say what to do.
 
     Without --config the defaults are checked. The exit code is 1 when a line says failed.
-    """
-    from edge_rt.runtime.check import Check
-    from edge_rt.runtime.doctor import examine
 
+    --exercise tries what acts in the room and what is pressed there instead, and asks before each.
+    """
+    config = _load(config_path)
+    if trying:
+        checking = _exercise(config, yes)
+    else:
+        from edge_rt.runtime.doctor import examine
+
+        checking = examine(config)
     checks: list[Check] = []
-    for check in examine(_load(config_path)):
+    for check in checking:
         checks.append(check)
         if not as_json:
             click.echo(f"{check.state:<8} {check.name:<18} {check.found}")
@@ -37,6 +52,20 @@ def doctor(ctx: click.Context, config_path: Path | None, as_json: bool) -> None:
     if as_json:
         output.print_json({"ok": not failed, "checks": [check._asdict() for check in checks]})
     ctx.exit(1 if failed else 0)
+
+
+def _exercise(config: Config, yes: bool) -> Iterator[Check]:
+    from edge_rt.runtime.exercise import exercise
+
+    if yes:
+        return exercise(config, lambda text: True, lambda text: True)
+    if not sys.stdin.isatty():
+        raise InputError("nobody to ask: --exercise needs a terminal, or --yes")
+
+    def ask(text: str) -> bool:
+        return click.confirm(text, err=True)
+
+    return exercise(config, ask, ask)
 
 
 @click.command()

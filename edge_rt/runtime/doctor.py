@@ -30,6 +30,7 @@ from edge_rt.runtime.check import Check, State, failed, failed_call
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.clock import FIRST_YEAR, clock_trusted
 from edge_rt.runtime.doctor_faces import check_template_key, check_templates
+from edge_rt.runtime.doctor_room import check_pins
 from edge_rt.runtime.doctor_sensors import (
     check_accelerometer,
     check_buses,
@@ -57,6 +58,7 @@ def examine(config: Config) -> Iterator[Check]:
         ("accelerometer", lambda: check_accelerometer(config, daemon)),
         ("calibration", lambda: check_calibration(config)),
         ("camera", lambda: check_camera(config, daemon)),
+        ("pins", lambda: check_pins(config, daemon)),
         ("permissions", lambda: check_permissions(config)),
         ("state", lambda: check_state(Path(config.runtime.state_dir))),
         ("disk", lambda: check_disk(config)),

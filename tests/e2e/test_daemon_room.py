@@ -14,6 +14,8 @@ import pytest
 from daemons import Running, daemon
 
 from edge_rt.core.errors import ConfigError, DaemonError, EdgeRtError
+from edge_rt.runtime.daemon import load_config
+from edge_rt.runtime.exercise import exercise
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +113,20 @@ def test_outputs_are_tried_through_the_daemon_but_the_lock_is_not(tmp_path: Path
         with pytest.raises(DaemonError, match="the alarm comes first; try siren"):
             running.call("exercise", item="siren")
         assert level(tmp_path, 17) == "0"
+
+
+def test_the_doctor_tries_all_but_the_lock_through_the_daemon(tmp_path: Path) -> None:
+    wired = config(tmp_path)
+    del wired["inputs"]
+    with daemon(tmp_path, wired):
+        loaded = load_config(tmp_path / "config.toml")
+        checks = list(exercise(loaded, lambda text: True, lambda text: True))
+    assert [(check.name, check.state) for check in checks] == [
+        ("siren", "ok"),
+        ("lock", "warning"),
+        ("led", "ok"),
+    ]
+    assert "no command opens the door" in checks[1].remedy
 
 
 def test_without_a_chip_the_falls_are_watched_and_the_fault_is_told(tmp_path: Path) -> None:
