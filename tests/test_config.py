@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -112,3 +114,11 @@ def test_the_example_shows_the_defaults_and_every_section() -> None:
     assert parse_config(text, "example.toml") == Config()
     for section in msgspec.structs.fields(Config):
         assert f"[{section.name}" in text
+
+
+@pytest.mark.parametrize("guide", ["wiring.md", "cameras.md"])
+def test_the_examples_of_the_guides_are_valid(repository: Path, guide: str) -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", (repository / "docs" / guide).read_text(), re.S)
+    assert len(blocks) >= 2
+    for block in blocks:
+        parse_config(block, guide)
