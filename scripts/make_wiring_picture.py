@@ -133,8 +133,8 @@ def draw_header(d: Drawing) -> None:
         d.parts.append(f'<circle cx="{x}" cy="{y}" r="9" fill="{COLOURS[kind]}" stroke="{ring}"/>')
         ink = "#202020" if kind in ("free", "3v3") else "#ffffff"
         d.parts.append(
-            f'<text x="{x}" y="{y + 3.5}" font-size="10" text-anchor="middle" fill="{ink}" class="on">{pin}'
-            "</text>"
+            f'<text x="{x}" y="{y + 3.5}" font-size="10" text-anchor="middle" fill="{ink}" '
+            f'class="on">{pin}</text>'
         )
         if name and pin % 2 == 0:
             d.text(x + 22, y + 4, name, size=12)
@@ -253,7 +253,8 @@ def draw() -> str:
     d.text(
         60,
         905,
-        "GND signs are all one: any GND pin; the minus of a siren's own supply joins it, the strike's does not.",
+        "GND signs are all one: any GND pin; the minus of a siren's own supply joins it, "
+        "the strike's does not.",
         size=12,
     )
     d.text(60, 921, "Only one of the header's 3.3 V and 5 V pins each is needed.", size=12)

@@ -18,7 +18,7 @@ from edge_rt.core.pin_config import GpioLock
 from edge_rt.core.pins import SIREN, STUCK_S, OutputLine
 from edge_rt.runtime.acts import Line, PatternAct, PulseAct
 from edge_rt.runtime.buttons import ButtonReader
-from edge_rt.runtime.output import Output
+from edge_rt.runtime.output import HANG_S, Output
 from edge_rt.runtime.presence import Presence
 from edge_rt.runtime.room import Room
 
@@ -241,19 +241,27 @@ def test_the_guard_closes_a_lock_whose_thread_hangs() -> None:
 
 
 def test_a_hanging_siren_keeps_nobody_waiting() -> None:
-    chip = Stuck()
+    chip, now_s = Stuck(), [0.0]
     siren = Output(
-        "siren", PatternAct(Line(lambda: chip, 27, False, "siren"), SIREN), "silent", _now
+        "siren",
+        PatternAct(Line(lambda: chip, 27, False, "siren"), SIREN),
+        "silent",
+        lambda: now_s[0],
     )
     siren.start()
+    siren.wish("alarm")
+    wait(lambda: chip.on)
     began_s = time.monotonic()
     for k in range(10_000):
         siren.wish(("prealarm", "alarm")[k % 2])
     siren.wish("silent")
     assert time.monotonic() - began_s < 5.0
-    assert siren.wait(10_001, 0.0) == "siren: does not react"
+    assert siren.wait(10_002, 0.0) == "siren: does not react"
+    assert siren.problem() == ""  # not yet
+    now_s[0] += HANG_S + 1.0
+    assert siren.problem() == "siren: hangs for 6 s"
     chip.go.set()
-    assert siren.wait(10_001, PATIENCE_S) == ""
+    assert siren.wait(10_002, PATIENCE_S) == "" and siren.problem() == ""
     wait(lambda: not chip.on)  # the newest wish, not the ten thousand before
     siren.close()
 

@@ -110,9 +110,8 @@ def make_siren(
         act = PatternAct(line, SIREN, {"alarm": config.limit_s})
         return OutputSiren("gpio", Output("siren", act, "silent", time.monotonic))
     if isinstance(config, CommandSiren):
-        return OutputSiren(
-            "command", Output("siren", SirenProgram(config), "silent", time.monotonic)
-        )
+        programs = Output("siren", SirenProgram(config), "silent", time.monotonic, config.limit_s)
+        return OutputSiren("command", programs)
     return LogSiren()
 
 
@@ -123,7 +122,8 @@ def make_lock(config: LogActuator | GpioLock | CommandLock, chip: MakeChip) -> L
         act = PulseAct(line, config, time.monotonic)
         return OutputLock("gpio", Output("lock", act, "closed", time.monotonic))
     if isinstance(config, CommandLock):
-        return OutputLock("command", Output("lock", LockProgram(config), "closed", time.monotonic))
+        program = Output("lock", LockProgram(config), "closed", time.monotonic, config.limit_s)
+        return OutputLock("command", program)
     return LogLock()
 
 

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # a line that fails may come back; an alarm keeps trying
 JOIN_S = 2.5  # longer than the end of a program that will not end (adapters.command)
+HANG_S = 5.0  # a step that takes longer than it may by so much hangs
 
 
 class Wish(NamedTuple):
@@ -46,8 +47,10 @@ class Act(Protocol):
 class Output:
     """Runs an act between `start` and `close`."""
 
-    def __init__(self, name: str, act: Act, at_rest: str, monotonic: Callable[[], float]) -> None:
-        """at_rest: the wish it begins with."""
+    def __init__(
+        self, name: str, act: Act, at_rest: str, monotonic: Callable[[], float], step_s: float = 0.0
+    ) -> None:
+        """at_rest: the wish it begins with; step_s: how long one step may take."""
         self.name = name
         self._act = act
         self._monotonic = monotonic
@@ -57,6 +60,8 @@ class Output:
         self._settled = threading.Condition()
         self._done = -1  # number of the wish that was last stepped through
         self._problem = ""
+        self._patience_s = step_s + HANG_S
+        self._stepping_s: float | None = None  # since when a step has been going on
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -88,20 +93,27 @@ class Output:
 
     def problem(self) -> str:
         """Why it cannot do what it should, or nothing."""
+        since_s = self._stepping_s
+        if since_s is not None and self._monotonic() - since_s > self._patience_s:
+            return f"{self.name}: hangs for {self._monotonic() - since_s:.0f} s"
         return self._problem
 
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""
-        return {"state": self._wish.what, "problem": self._problem}
+        return {"state": self._wish.what, "problem": self.problem()}
 
     def guard(self) -> None:
         """See Act.guard."""
         self._act.guard(self._monotonic())
 
-    def close(self) -> None:
-        """Come to rest. A thread that hangs is left behind (it is a daemon thread)."""
+    def stop(self) -> None:
+        """Begin to come to rest."""
         self._stopping = True
         self._changed.set()
+
+    def close(self) -> None:
+        """Come to rest. A thread that hangs is left behind (it is a daemon thread)."""
+        self.stop()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
 
@@ -114,8 +126,9 @@ class Output:
             wish = self._wish  # after clear: a wish that comes now sets it again
             if self._stopping:
                 break
+            now_s = self._stepping_s = self._monotonic()
             try:
-                wait_s = self._act.step(wish, self._monotonic(), self._changed)
+                wait_s = self._act.step(wish, now_s, self._changed)
                 failures = 0
                 self._note(wish, "")
             except Exception as error:  # an output tries again, whatever its driver raises
@@ -124,6 +137,7 @@ class Output:
                 self._note(wish, f"{self.name}: {error}")
                 wait_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
                 failures += 1
+            self._stepping_s = None
             self._changed.wait(None if math.isinf(wait_s) else wait_s)
         try:
             self._act.close()

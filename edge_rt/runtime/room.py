@@ -60,7 +60,8 @@ class Room:
         """Bring every output to rest: what a killed daemon may have left on goes off here."""
         for output in self._outputs().values():
             output.start()
-        self._guard.start()
+        if self._outputs():
+            self._guard.start()
 
     def rest(self, timeout_s: float) -> list[str]:
         """Start, wait until every output is at rest, end; what went wrong."""
@@ -87,6 +88,8 @@ class Room:
             button.close()
         if self._guard.is_alive():
             self._guard.join(2 * GUARD_S)
+        for output in self._outputs().values():
+            output.stop()
         for output in self._outputs().values():
             output.close()
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,28 @@ def test_without_a_chip_the_falls_are_watched_and_the_fault_is_told(tmp_path: Pa
         assert running.call("help_now")["state"] == "alarm"
         done = outputs_off(tmp_path)
         assert done.returncode == 4 and "lock: " in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="programs have to be root's")
+def test_a_program_that_will_not_end_holds_up_neither_falls_nor_events(tmp_path: Path) -> None:
+    stubborn = [
+        "/bin/sh",
+        "-c",
+        f"trap '' TERM; echo >{tmp_path}/runs; while :; do sleep 600; done",
+    ]
+    siren = {"driver": "command", "prealarm": ["/bin/true"], "alarm": stubborn, "limit_s": 600.0}
+    with daemon(tmp_path, {"outputs": {"siren": siren}}) as running:
+        assert running.call("help_now")["state"] == "alarm"
+        running.wait((tmp_path / "runs").exists, "the program")
+        hops = running.status()["falls"]["hops"]
+        running.wait(lambda: running.status()["falls"]["hops"] > hops + 5, "hops to go on")
+        for _ in range(3):
+            began_s = time.monotonic()
+            assert running.call("resolve")["state"] == "resolved"
+            assert running.call("help_now")["state"] == "alarm"
+            assert time.monotonic() - began_s < 2.0
+        running.wait(lambda: running.kinds().count("fall.alarm") == 4, "the events")
+        assert running.stop() == 0
 
 
 def test_a_strike_is_not_driven_without_liveness(tmp_path: Path) -> None:
