@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -16,9 +17,9 @@ from edge_rt.core.config import Config, parse_config
 from edge_rt.core.errors import ConfigError, DaemonError, HardwareError
 from edge_rt.core.pin_config import GpioLock
 from edge_rt.core.pins import SIREN, STUCK_S, OutputLine
-from edge_rt.runtime.acts import Line, PatternAct, PulseAct
+from edge_rt.runtime.acts import LATE_S, Line, PatternAct, PulseAct
 from edge_rt.runtime.buttons import ButtonReader
-from edge_rt.runtime.output import HANG_S, Output
+from edge_rt.runtime.output import HANG_S, Output, Wish
 from edge_rt.runtime.presence import Presence
 from edge_rt.runtime.room import Room
 
@@ -238,6 +239,19 @@ def test_the_guard_closes_a_lock_whose_thread_hangs() -> None:
     chip.go.set()
     lock.close()
     assert not chip.on
+
+
+def test_a_pulse_that_comes_too_late_is_not_given() -> None:
+    chip, now_s = Stuck(), [0.0]
+    chip.go.set()
+    act = PulseAct(
+        Line(lambda: chip, 17, False, "lock"), GpioLock(line=17, pulse_s=5.0), lambda: now_s[0]
+    )
+    changed = threading.Event()
+    assert act.step(Wish("open", 0.0, 1), LATE_S + 0.1, changed) == math.inf
+    assert not chip.on
+    assert act.step(Wish("open", 2.0, 2), 2.0 + LATE_S, changed) > 0.0
+    assert chip.on
 
 
 def test_a_hanging_siren_keeps_nobody_waiting() -> None:

@@ -16,6 +16,7 @@ from edge_rt.runtime.output import Wish
 log = logging.getLogger(__name__)
 
 AGAIN_S = 1.0  # between two runs of an alarm's program
+LATE_S = 1.0  # a pulse that its thread comes to later than this is not given
 OVERDUE_S = 0.5  # a lock that is open longer than its pulse by so much is closed by the guard
 BRIEF_S = 2.0  # a program that is only to be heard, or to hush
 
@@ -99,14 +100,16 @@ class PulseAct:
         door does not open by itself later."""
         if wish.number != self._taken:
             self._taken = wish.number
-            self._pulse.ask(now_s)
+            if now_s - wish.since_s <= LATE_S:
+                self._pulse.ask(now_s)
         level: Level = self._pulse.level(now_s)
         if level.on:
             self._until_s = min(self._until_s, now_s + level.for_s + OVERDUE_S)
         try:
             self._line.set(level.on)
         except HardwareError:
-            self._pulse = Pulse(self._pulse.pulse_s)
+            # Given up, and inactive from when it can be opened again.
+            self._pulse, self._until_s = Pulse(self._pulse.pulse_s), math.inf
             raise
         if not level.on:
             self._until_s = math.inf
