@@ -7,14 +7,32 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models as tiny
+from candidates import (
+    ALWAYS,
+    GOOD,
+    NEVER,
+    Edit,
+    fold,
+    input_scaled,
+    shifted,
+    variant,
+    write_candidate,
+)
 from trials import Peer, gone
 
-from edge_rt.core.challenge import ChallengeContext
-from edge_rt.core.errors import ModelError
+from edge_rt.bundle import open_bundle
+from edge_rt.core.challenge import ChallengeContext, faults
+from edge_rt.core.errors import ManifestError, ModelError
+from edge_rt.falls.challenge import run_challenge
 from edge_rt.runtime.trying import Trier
 
+KINDS = {
+    *("passed", "the engine crashed", "hangs", "asked for more", "golden vectors", "cannot load"),
+    "tensor",
+}
 CONTEXT = {"rate_hz": 50.0, "range_g": 16.0, "placement": "waist"}
 
 
@@ -122,6 +140,47 @@ def test_a_process_with_threads_gets_no_server(engine: str) -> None:
     peer.close()
 
 
+def test_damaged_models_are_survived(peer: Peer, factory_bundle: Callable[[str], Path]) -> None:
+    """50 on each engine; the release size has thousands."""
+    told = peer.ask("mutants", factory_bundle("fall-waist"), count=50, seed=1)
+    assert told["alive"] and sum(told["told"].values()) == 50
+    assert KINDS.issuperset(told["told"])  # each for a reason that we know
+    assert told["told"].get("passed", 0) < 25  # flipped bits of a weight may go unnoticed
+
+
+@pytest.mark.release
+@pytest.mark.parametrize(
+    ("name", "count"), [("fall-waist", 1000), ("face-detect", 100), ("face-embed", 50)]
+)
+def test_thousands_of_damaged_models_are_survived(
+    peer: Peer,
+    engine: str,
+    factory_bundle: Callable[[str], Path],
+    figure: Callable[..., None],
+    name: str,
+    count: int,
+) -> None:
+    done = 0
+    for seed in range(count // 50):
+        told = peer.ask("mutants", factory_bundle(name), count=50, seed=100 + seed)
+        assert told["alive"] and KINDS.issuperset(told["told"]), (seed, told)
+        done += sum(told["told"].values())
+    figure(f"damaged copies of {name} survived on {engine}", done, at_least=count)
+
+
+def test_the_server_costs_little_memory(
+    engine: str, factory_bundle: Callable[[str], Path], figure: Callable[..., None]
+) -> None:
+    peer = Peer(engine)
+    for _ in range(3):
+        peer.ask("self_test", factory_bundle("fall-waist"))
+    after = peer.ask("memory")
+    # Of the daemon's budget of 130 MB. What the daemon itself has grown by meanwhile is in it.
+    grown = after["daemon"] + after["server"] - peer.hello["before_mb"]
+    figure(f"memory that a fork server adds, {engine}", grown, at_most=15.0, unit="MB")
+    peer.close()
+
+
 # ---- challenge set ----
 
 
@@ -135,6 +194,75 @@ def test_the_factory_model_passes_the_challenge(
     assert told.get("error") is None
     assert told["report"]["caught"] == told["report"]["live"]["caught"] >= 44
     assert told["report"]["quiet"] == 24
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (NEVER, "it caught 0 of 48 simulated falls, 80% are needed"),
+        (ALWAYS, "it alarmed in 24 of 24 simulated activities, 10% are allowed"),
+        (input_scaled(1 / 9.80665), "it caught 0 of 48 simulated falls"),
+        (input_scaled(9.80665), "of 48 simulated falls, 80% are needed"),
+        (shifted(-5.0), "times it missed simulated falls that the live model caught"),
+    ],
+)
+def test_spoilt_models_fail_the_challenge(
+    factory_bundle: Callable[[str], Path], tmp_path: Path, edit: Edit, reason: str
+) -> None:
+    """Each a whole bundle whose golden vectors are right: only what it does gives it away."""
+    live = factory_bundle("fall-waist")
+    folder = write_candidate(tmp_path / "b", live, edit)
+    trier = Trier()
+    assert trier.self_test(folder).golden is not None
+    with pytest.raises(ModelError) as caught:
+        trier.challenge(folder, ChallengeContext(**CONTEXT, live=str(live)))
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_retrained_models_pass_it(
+    factory_bundle: Callable[[str], Path], tmp_path: Path, number: int
+) -> None:
+    live = factory_bundle("fall-waist")
+    folder = write_candidate(tmp_path / "b", live, fold(number))
+    report = Trier().challenge(folder, ChallengeContext(**CONTEXT, live=str(live)))
+    assert sum(report.candidate.caught) >= 40
+
+
+@pytest.mark.release
+def test_over_many_sets_the_challenge_is_fair(figure: Callable[..., None]) -> None:
+    """Retrained networks that it refuses, and spoilt ones that it takes; sets, places, sensors."""
+    refused, taken, missed = [], [], []
+    for placement in ("waist", "wrist"):
+        live = open_bundle(f"fall-{placement}")
+        for seed, (rate_hz, range_g) in enumerate(SENSORS):
+            context = ChallengeContext(
+                rate_hz=rate_hz, range_g=range_g, placement=placement, seed=seed
+            )
+
+            def fails(edit: Edit) -> bool:
+                return bool(faults(run_challenge(variant(live, edit), live, context)))  # noqa: B023
+
+            refused += [fails(edit) for edit in GOOD.values()]
+            taken += [not fails(edit) for edit in (NEVER, ALWAYS, input_scaled(1 / 9.80665))]
+            missed.append(not fails(shifted(-4.0)))
+    figure("challenge: good candidates refused", float(np.mean(refused)), at_most=0.05)
+    figure("challenge: spoilt candidates taken", float(np.mean(taken)), at_most=0.0)
+    # For the record: the shadow run is what finds these.
+    figure("challenge: candidates 4 logits too low taken", float(np.mean(missed)), at_most=1.0)
+
+
+SENSORS = ((50.0, 16.0), (25.0, 4.0), (100.0, 8.0), (50.0, 8.0), (200.0, 16.0), (31.25, 4.0))
+
+
+def test_rules_that_the_bundle_forbids_are_refused(
+    engine: str, factory_bundle: Callable[[str], Path]
+) -> None:
+    context = ChallengeContext(**CONTEXT, profile={"threshold": 9.0})
+    with pytest.raises(ManifestError, match="threshold 9.0 is outside -1.5 to 1.5"):
+        Trier(None, engine).challenge(factory_bundle("fall-waist"), context)
+    with pytest.raises(ManifestError, match="not a fall model"):
+        Trier(None, engine).challenge(factory_bundle("face-detect"), ChallengeContext(**CONTEXT))
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path, engine: str) -> None:

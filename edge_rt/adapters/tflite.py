@@ -129,14 +129,14 @@ class Interpreter:
             with _without_notices():
                 self._native = native.Interpreter(model_content=model, num_threads=threads)
                 self._native.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+            self.inputs = tuple(_tensor(d) for d in self._native.get_input_details())
+            self.outputs = tuple(_tensor(d) for d in self._native.get_output_details())
+        except (ValueError, RuntimeError) as error:  # also a tensor's name that is no text
             reason = _first_line(error).rstrip(".")
             raise ModelError(
                 f"{self.engine} cannot load the model: {reason}; {_remedy(reason)}"
             ) from None
         self._model = model  # the engine keeps a pointer into it
-        self.inputs = tuple(_tensor(d) for d in self._native.get_input_details())
-        self.outputs = tuple(_tensor(d) for d in self._native.get_output_details())
         if len(self.inputs) != 1:
             raise ModelError(
                 f"the model has {len(self.inputs)} inputs; edge_rt takes models with one"
@@ -207,7 +207,12 @@ class Interpreter:
     def ops(self) -> dict[str, int]:
         """How often the model uses each operation, most used first."""
         # A private method of both engines; edge_rt asks for it only to describe a model.
-        names = Counter(str(op["op_name"]) for op in self._native._get_ops_details())
+        try:
+            names = Counter(str(op["op_name"]) for op in self._native._get_ops_details())
+        except UnicodeDecodeError:
+            raise ModelError(
+                f"{self.engine} cannot load the model: a name in it is no text; publish it anew"
+            ) from None
         names.pop("DELEGATE", None)  # stands for nodes that are listed themselves
         return dict(names.most_common())
 

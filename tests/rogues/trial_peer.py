@@ -2,8 +2,8 @@
 
     python trial_peer.py ENGINE       then orders in, outcomes out, JSON lines
 
-An order: {"ask": "self_test" | "challenge" | "kill" | "threads", "folder", "deed", "at",
-"timeout_s", "memory_mb", "context"}.
+An order: {"ask": "self_test" | "challenge" | "mutants" | "memory" | "kill" | "threads", "folder",
+"deed", "at", "timeout_s", "memory_mb", "context", "count", "seed"}.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as `edge-rt run` does: a pool of threads forbids forks
 
 import json
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from mutants import mutants
 
+from edge_rt.adapters.bundle_files import read_bundle, write_manifest
+from edge_rt.adapters.tflite import choose_engine, load_engine
 from edge_rt.core.challenge import ChallengeContext
-from edge_rt.core.errors import DaemonError, EdgeRtError
-from edge_rt.core.trying import Ended
+from edge_rt.core.errors import DaemonError, EdgeRtError, PublisherError
+from edge_rt.core.trying import Ended, Runner
 from edge_rt.runtime.footprint import family
 from edge_rt.runtime.trial_child import work
 from edge_rt.runtime.trying import Trier, Zygote, start_zygote
@@ -44,10 +50,63 @@ def rogue_work(wrapped: bytes, descriptor: int) -> int:
     return work(order.task, descriptor, rogue(order.deed, order.at))
 
 
+def honest(zygote: Zygote) -> Runner:
+    def run(task: bytes, timeout_s: float) -> Ended:
+        return zygote(msgspec.msgpack.encode(Wrapped(task, "", "")), timeout_s)
+
+    return run
+
+
+def damaged(zygote: Zygote, engine: str, order: dict[str, Any]) -> dict[str, Any]:
+    """Try damaged copies of a bundle's model; how each ended, by kind."""
+    source = Path(order["folder"])
+    files = read_bundle(source)
+    manifest = msgspec.to_builtins(files.manifest)
+    del manifest["files"]
+    trier = Trier(honest(zygote), engine, timeout_s=5.0, memory_mb=128)
+    told: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "candidate"
+        shutil.copytree(source, folder)
+        for model in mutants(files.model, order["count"], order["seed"]):
+            (folder / files.manifest.model).write_bytes(model)
+            write_manifest(folder, manifest)  # as signed: its hashes are right
+            try:
+                trier.self_test(folder)
+            except PublisherError as error:
+                told[kind_of(str(error))] += 1
+            else:
+                told["passed"] += 1
+    return {"told": told, "alive": zygote.pid in family(os.getpid())}
+
+
+def kind_of(reason: str) -> str:
+    for part in (
+        "the engine crashed",
+        "hangs",
+        "asked for more",
+        "golden vectors",
+        "cannot load",
+        "tensor",
+    ):
+        if part in reason:
+            return part
+    return "other: " + reason.partition(": ")[2][:60]
+
+
+def pss_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+
+
 def answer(zygote: Zygote, engine: str, order: dict[str, Any]) -> dict[str, Any]:
     if order["ask"] == "kill":
         os.kill(zygote.pid, signal.SIGKILL)
         return {}
+    if order["ask"] == "mutants":
+        return damaged(zygote, engine, order)
+    if order["ask"] == "memory":
+        return {"daemon": pss_mb(os.getpid()), "server": pss_mb(zygote.pid)}
     if order["ask"] == "threads":
         threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
         return {"zygote": start_zygote(engine) is not None}
@@ -82,12 +141,14 @@ def answer(zygote: Zygote, engine: str, order: dict[str, Any]) -> dict[str, Any]
 
 def main() -> None:
     engine = sys.argv[1]
+    load_engine(choose_engine(engine))
+    before = pss_mb(os.getpid())
     try:
         zygote = Zygote(rogue_work)
     except DaemonError as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return
-    print(json.dumps({"pid": zygote.pid}), flush=True)
+    print(json.dumps({"pid": zygote.pid, "before_mb": before}), flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(zygote, engine, json.loads(line))), flush=True)
     zygote.close()
