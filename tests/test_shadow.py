@@ -80,11 +80,20 @@ def test_over_many_days_no_good_one_falls_and_no_deaf_one_passes(
     deaf = [edit for name, (edit, _) in BAD.items() if name != "always fires"]
     if placement == "wrist":  # on quiet wrists hardly lower; the challenge set has that one
         deaf.remove(BAD["input twice too small"][0])
-    refused, taken = [], []
+    refused, taken, good = [], [], []
     for seed in range(100, 108):
         on = day(live, seed, 2.0 * HOURS)
-        refused += [_passes(variant(live, edit), on) is False for edit in GOOD.values()]
-        taken += [_passes(variant(live, edit), on) is True for edit in deaf]
+        for edit in GOOD.values():
+            verdict = shadowed(variant(live, edit), on)
+            refused.append(verdict is not None and not verdict.passed)
+            good += [verdict.figures] if verdict is not None and "shift" in verdict.figures else []
+        for edit in deaf:
+            verdict = shadowed(variant(live, edit), on)
+            taken.append(verdict is not None and verdict.passed)
+    for name in ("shift", "spread", "agreement"):
+        values = [figures[name] for figures in good]
+        figure(f"good candidates in shadow, {placement}: least {name}", min(values))
+        figure(f"good candidates in shadow, {placement}: most {name}", max(values))
     figure(f"good candidates refused in shadow, {placement}", np.mean(refused), at_most=0.05)
     figure(f"deaf candidates taken in shadow, {placement}", np.mean(taken), at_most=0.0)
 
@@ -118,11 +127,6 @@ def test_on_recorded_days_too(shared: Path, figure: Callable[..., None]) -> None
                 outcomes[good].append(verdict is not None and verdict.passed)
     figure("good candidates refused on recordings", 1 - np.mean(outcomes[True]), at_most=0.1)
     figure("bad candidates taken on recordings", np.mean(outcomes[False]), at_most=0.1)
-
-
-def _passes(candidate: Bundle, on: Day) -> bool | None:
-    verdict = shadowed(candidate, on)
-    return None if verdict is None else verdict.passed
 
 
 # ---- the judge ----

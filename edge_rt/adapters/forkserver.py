@@ -67,9 +67,10 @@ class Zygote:
         # object, and what is written to is shared no longer.
         gc.collect()
         gc.freeze()
+        daemon = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _serve(theirs, work)
+            _serve(theirs, work, daemon)
         theirs.close()
 
     def __call__(self, task: bytes, timeout_s: float) -> Ended:
@@ -131,10 +132,10 @@ def _memory(name: str) -> Iterator[int]:
 # ---- in the server ----
 
 
-def _serve(link: socket.socket, work: Work) -> NoReturn:
+def _serve(link: socket.socket, work: Work, parent: int) -> NoReturn:
     """Until the parent hangs up. Never returns into what the parent was doing."""
     try:
-        _die_with_parent()
+        _die_with(parent)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # Meant for the whole group or unit: our end comes with the daemon's, in its order.
             signal.signal(number, signal.SIG_IGN)
@@ -158,9 +159,10 @@ def _serve(link: socket.socket, work: Work) -> NoReturn:
 
 def _run(order: _Order, descriptors: list[int], link: socket.socket, work: Work) -> int | None:
     output, errors = descriptors
+    server = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _child(order.task, output, errors, work)
+        _child(order.task, output, errors, work, server)
     ended = os.pidfd_open(pid)
     try:
         deadline_s = time.monotonic() + order.timeout_s
@@ -180,11 +182,11 @@ def _run(order: _Order, descriptors: list[int], link: socket.socket, work: Work)
     return os.waitstatus_to_exitcode(status) if in_time else None
 
 
-def _child(task: bytes, output: int, errors: int, work: Work) -> NoReturn:
+def _child(task: bytes, output: int, errors: int, work: Work, parent: int) -> NoReturn:
     code = 1
     try:
         os.setsid()
-        _die_with_parent()
+        _die_with(parent)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -205,6 +207,8 @@ def _close_all_but(*kept: int) -> None:
                 os.close(descriptor)
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Have the kernel kill this process when the thread that forked it ends (prctl(2))."""
     ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before we asked: nobody will tell us any more
+        os._exit(1)

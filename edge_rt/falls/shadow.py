@@ -36,6 +36,7 @@ MAX_WAITING = 512
 # long enough for runs of whole blocks, not of windows that never fill.
 SAVE_UP_S = 300.0
 CLOSE_S = 2.0
+BACK_S = 1.0
 TURN_S = 0.5  # looks this often whether it is to end
 # A probability this close to 0 or 1 is as good as certain; the log odds of it stay finite.
 SURE = 1e-6
@@ -47,6 +48,7 @@ class Side:
     def __init__(self, who: str, rules: FallRules, scale: str, tally: ShadowTally) -> None:
         self._who, self._tally, self._scale = who, tally, scale
         self._threshold = _log_odds(rules.threshold, scale)
+        self._rules = rules
         self._machine = AlarmMachine(rules, lambda: who)
         self.at_s = 0.0
         self.warm = False
@@ -54,6 +56,8 @@ class Side:
     def take(self, hops: Sequence[Hop]) -> None:
         """Count them; a pre-alarm is cancelled at once, so that the next one counts too."""
         for hop in hops:
+            if hop.t_s < self.at_s - BACK_S:  # the source's clock was set back: begin anew
+                self._machine = AlarmMachine(self._rules, lambda: self._who, now_s=hop.t_s)
             self.at_s = hop.t_s
             self.warm = not hop.flags & HopFlag.WARMING
             if self.warm:
