@@ -78,7 +78,7 @@ def test_range_and_rate_are_set_where_they_can_be(tree: IioTree) -> None:
     sensor = accel(tree, mode="poll", range_g=8, rate_hz=90)
     sensor.open()
     assert float((folder / "in_accel_scale").read_text()) == 0.002392
-    assert float((folder / "sampling_frequency").read_text()) == 100
+    assert float((folder / "sampling_frequency").read_text()) == 200
     sensor.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from iio_tree import IioTree
 
+from edge_rt.adapters.accel_iio import IioAccelerometer
 from edge_rt.core.config import IioSource, Mpu6050Source
 from edge_rt.core.errors import ConfigError, SensorError
 from edge_rt.runtime.sensor_setup import set_up_sensor
@@ -40,8 +41,22 @@ def test_a_chip_on_i2c_needs_nothing() -> None:
 def test_without_a_trigger_range_and_rate_are_set_and_it_is_polled(tree: IioTree) -> None:
     folder = tree.device(buffer__enable=1)
     said = set_up(tree)
-    assert "+-16.0 g, 100 Hz" in said[0] and "no trigger" in said[1]
+    assert said == ["mpu6050 (iio:device0): +-16.0 g, 200 Hz", "polled"]
     assert read(folder, "buffer/enable") == "0"
+
+
+@pytest.mark.parametrize("rate_hz", [30.0, 90.0, 100.0, 400.0])
+def test_the_daemon_finds_nothing_left_to_write(tree: IioTree, rate_hz: float) -> None:
+    """It may not: what root has set must be what it would set itself."""
+    folder = tree.device()
+    set_up(tree, rate_hz=rate_hz)
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    sensor = IioAccelerometer(
+        IioSource(rate_hz=rate_hz), sys_root=tree.sys_root, dev_root=tree.dev_root
+    )
+    sensor.open()
+    sensor.close()
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == stamps
 
 
 def test_its_own_trigger_starts_its_buffer(tree: IioTree) -> None:

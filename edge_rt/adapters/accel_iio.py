@@ -152,7 +152,7 @@ class IioAccelerometer:
             raise SensorError(f"IIO: the buffer of {folder.name} is off; {SETUP}")
         if mode == "poll":
             device.set_range(self._source.range_g)
-            device.set_rate(self.rate_hz)
+            device.set_rate(self.rate_hz, polled=True)
         self._check(device)
         offset, scale = device.gains()
         self._offset, self._gain = offset, (device.mount_matrix() * scale).T

@@ -15,6 +15,7 @@ from edge_rt.core.orientation import parse_mount_matrix
 from edge_rt.core.types import FloatArray
 
 AXES = ("x", "y", "z")
+POLLED_FASTER = 2.0
 
 
 class Attributes(Protocol):
@@ -99,14 +100,22 @@ class IioDevice:
         if abs(self.number("in_accel_scale") / scale - 1.0) > 0.01:
             self.write("in_accel_scale", f"{scale:.6f}")
 
-    def set_rate(self, rate_hz: float) -> None:
-        """Set the sampling rate, or the next above that is offered, where it can be set."""
+    def set_rate(self, rate_hz: float, polled: bool) -> None:
+        """Set the sampling rate, or the next above that is offered, where it can be set.
+
+        polled: it should sample faster than it is looked at, so that what is read is fresh.
+        """
         name = self.rate_name()
-        if name is None or abs(self.number(name) / rate_hz - 1.0) < 0.01:
+        if name is None:
             return
-        offered = self.numbers(f"{name}_available")
-        above = [rate for rate in offered if rate >= 0.99 * rate_hz]
-        self.write(name, f"{min(above) if above else max(offered, default=rate_hz):g}")
+        wanted_hz = POLLED_FASTER * rate_hz if polled else rate_hz
+        now_hz, offered = self.number(name), self.numbers(f"{name}_available")
+        if not offered and polled and now_hz >= rate_hz:
+            return  # what it can do is not told: enough is enough
+        above = [rate for rate in offered if rate >= 0.99 * wanted_hz]
+        target_hz = min(above) if above else max(offered, default=wanted_hz)
+        if abs(now_hz / target_hz - 1.0) > 0.01:
+            self.write(name, f"{target_hz:g}")
 
     def rate_name(self) -> str | None:
         """The attribute that holds the sampling rate."""

@@ -44,17 +44,14 @@ def set_up_sensor(
     if device.buffer_on():  # while it runs nothing can be changed
         folder.write("buffer/enable", 0)
     device.set_range(source.range_g)
-    device.set_rate(source.rate_hz)
-    done = [f"{folder.name} ({folder.path.name}): {_settings(device)}"]
-    if source.mode == "poll":
-        return [*done, "polled: no buffer"]
-    trigger = _trigger(source, folder, sys_root, timers)
+    trigger = None if source.mode == "poll" else _trigger(source, folder, sys_root, timers)
+    device.set_rate(source.rate_hz, polled=trigger is None)
     if trigger is None:
         if source.mode == "buffer":
             raise SensorError(
                 f"IIO: {folder.name} has no trigger; set mode = 'poll', or trigger = 'timer'"
             )
-        return [*done, "polled: it has no trigger of its own"]
+        return [_settings(folder, device), "polled"]
     try:
         _start_buffer(source, folder, trigger)
         _first_scan(dev_root / folder.path.name)
@@ -63,17 +60,19 @@ def set_up_sensor(
             folder.write("buffer/enable", 0)
         if source.mode == "buffer":
             raise
-        return [*done, f"polled: {error}"]
+        device.set_rate(source.rate_hz, polled=True)
+        return [_settings(folder, device), f"polled: {error}"]
     if group:
         _give(dev_root / folder.path.name, group)
-    return [*done, f"buffered at trigger {trigger}, time stamps by the kernel"]
+    how = f"buffered at trigger {trigger}, time stamps by the kernel"
+    return [_settings(folder, device), how]
 
 
-def _settings(device: IioDevice) -> str:
+def _settings(folder: IioFolder, device: IioDevice) -> str:
     range_g, name = device.range_g(), device.rate_name()
     parts = [f"+-{range_g:.1f} g"] if range_g is not None else []
     parts += [f"{device.number(name):g} Hz"] if name is not None else []
-    return ", ".join(parts) or "nothing to set"
+    return f"{folder.name} ({folder.path.name}): {', '.join(parts) or 'nothing to set'}"
 
 
 def _trigger(source: IioSource, folder: IioFolder, sys_root: Path, timers: Path) -> str | None:
