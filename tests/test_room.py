@@ -217,7 +217,7 @@ class Stuck:
     def set(self, on: bool) -> None:
         self.on = on
         if on:
-            self.go.wait(PATIENCE_S)
+            self.go.wait(10 * PATIENCE_S)
 
     def close(self) -> None:
         self.on = False
@@ -239,6 +239,15 @@ def test_the_guard_closes_a_lock_whose_thread_hangs() -> None:
     chip.go.set()
     lock.close()
     assert not chip.on
+
+
+def test_a_wish_told_twice_does_not_begin_anew() -> None:
+    chip = Stuck()
+    siren = Output(
+        "siren", PatternAct(Line(lambda: chip, 27, False, "siren"), SIREN), "silent", _now
+    )
+    assert [siren.wish(stage) for stage in ("silent", "alarm", "alarm", "silent")] == [0, 1, 1, 2]
+    assert siren.wish("silent", again=True) == 3
 
 
 def test_a_pulse_that_comes_too_late_is_not_given() -> None:
