@@ -5,7 +5,11 @@ EDGE_RT_CAMERA names a V4L2 device (a path) to try it on as well.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -15,7 +19,7 @@ import pytest
 from edge_rt.adapters.camera_opencv import SELECT_S, OpenCVCapture, device_path
 from edge_rt.core.config import OpenCVCamera as Settings
 from edge_rt.core.errors import CameraError
-from edge_rt.runtime.grabber import GrabbingCamera
+from edge_rt.runtime.grabber import FIRST_S, STALL_S, GrabbingCamera
 
 
 def test_an_absent_camera_is_named_with_the_remedy() -> None:
@@ -109,15 +113,108 @@ def test_opencv_gives_a_silent_camera_back_soon() -> None:
     assert os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] == str(SELECT_S)
 
 
-def test_a_real_camera_delivers() -> None:
-    device = os.environ.get("EDGE_RT_CAMERA")
-    if not device:
+# ---- on a device ----
+
+
+@pytest.fixture
+def device() -> str:
+    """A camera that may be used."""
+    named = os.environ.get("EDGE_RT_CAMERA")
+    if not named:
         pytest.skip("no camera named: set EDGE_RT_CAMERA, such as /dev/video0")
-    camera = GrabbingCamera(device, lambda: OpenCVCapture(Settings(device=device)))
+    return named
+
+
+@pytest.fixture
+def real(device: str) -> Iterator[GrabbingCamera]:
+    """It, opened."""
+    # Whatever it prefers of formats: a virtual one has no MJPG.
+    camera = GrabbingCamera(device, lambda: OpenCVCapture(Settings(device=device, format="")))
     camera.open()
+    yield camera
+    camera.close()
+
+
+@pytest.fixture
+def vivid(device: str) -> Path:
+    """The driver's folder of a virtual camera, which can be unplugged (Linux: vivid)."""
+    folder = Path("/sys/bus/platform/drivers/vivid")
+    if "vivid" not in device or not os.access(folder / "unbind", os.W_OK):
+        pytest.skip("needs root and a vivid camera by its path: /dev/v4l/by-path/platform-vivid...")
+    return folder
+
+
+def lost_after_s(camera: GrabbingCamera) -> float:
+    begun_s = time.monotonic()
+    with pytest.raises(CameraError, match="delivers no picture"):
+        while time.monotonic() - begun_s < 30.0:
+            camera.read(0.3)
+    return time.monotonic() - begun_s
+
+
+def opened_again(camera: GrabbingCamera) -> bool:
+    end_s = time.monotonic() + 30.0
+    while time.monotonic() < end_s:
+        try:
+            camera.open()
+            return camera.read(FIRST_S) is not None
+        except CameraError:
+            time.sleep(0.2)
+    return False
+
+
+def held(device: str) -> bool:
+    """Whether this process has the device open, by the kernel's word."""
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            links.append(os.readlink(entry))
+    return os.path.realpath(device) in links
+
+
+def test_a_real_camera_delivers_and_is_given_back(real: GrabbingCamera, device: str) -> None:
+    for _ in range(5):
+        frame = real.read(FIRST_S)
+        assert frame is not None and frame.image.ndim == 3
+    assert real.found and held(device)
+    real.close()
+    assert not held(device)
+
+
+def test_after_a_rest_a_real_camera_shows_what_is_there_now(real: GrabbingCamera) -> None:
+    assert real.read(FIRST_S) is not None
+    real.rest()
+    time.sleep(1.0)  # its driver has only so many buffers: an old frame would show
+    asked_s = time.monotonic()
+    frame = real.read(FIRST_S)
+    assert frame is not None and frame.t_s >= asked_s
+
+
+def test_an_unplugged_camera_is_lost_and_comes_back(real: GrabbingCamera, vivid: Path) -> None:
+    assert real.read(FIRST_S) is not None
+    (vivid / "unbind").write_text("vivid.0")
     try:
-        frames = [camera.read(5.0) for _ in range(5)]
-        assert all(frame is not None and frame.image.ndim == 3 for frame in frames)
-        assert camera.found
+        assert lost_after_s(real) < STALL_S
+        with pytest.raises(CameraError, match="no such camera"):
+            real.open()
     finally:
-        camera.close()
+        (vivid / "bind").write_text("vivid.0")
+    assert opened_again(real)
+
+
+def test_a_silent_camera_is_lost_and_comes_back(
+    real: GrabbingCamera, vivid: Path, device: str
+) -> None:
+    def drop(percentage: int) -> None:
+        control = f"percentage_of_dropped_buffers={percentage}"
+        subprocess.run(["v4l2-ctl", "-d", device, "-c", control], check=True, timeout=10)
+
+    assert real.read(FIRST_S) is not None
+    drop(100)
+    try:
+        assert STALL_S <= lost_after_s(real) < STALL_S + 2 * SELECT_S
+        real.close()
+        assert not held(device)  # OpenCV has let go of it in time
+    finally:
+        drop(0)
+    assert opened_again(real)
