@@ -48,6 +48,13 @@ class Namespace:
     def cut(self) -> None:
         ip("link", "set", self.cable, "down")
 
+    def slow(self, rate: str) -> None:
+        """Either way no more than this, in the words of tc(8)."""
+        shape = ("root", "tbf", "rate", rate, "burst", "4kb", "latency", "20s")
+        tc("qdisc", "add", "dev", self.cable, *shape)
+        far = f"{self.name}b"
+        subprocess.run([*self.inside, "tc", "qdisc", "add", "dev", far, *shape], check=True)
+
     def mend(self) -> None:
         ip("link", "set", self.cable, "up")
 
@@ -57,6 +64,10 @@ class Namespace:
 
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)
+
+
+def tc(*arguments: str) -> None:
+    subprocess.run(["tc", *arguments], check=True, capture_output=True, timeout=10)
 
 
 @pytest.fixture
