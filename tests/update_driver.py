@@ -116,10 +116,11 @@ class Watching:
 class Device:
     """What a daemon has, as far as updates go (update_ports.Live and Tries)."""
 
-    name, version, declines = "tiny", "1.0.0", ""
+    name, version = "tiny", "1.0.0"
 
     def __init__(self, refuse: tuple[str, ...] = ()) -> None:
         self.refuse = set(refuse)
+        self.declines = ""
         self.went: list[str] = []
 
     def open(self, folder: Path | None) -> str:
