@@ -19,7 +19,7 @@ import pytest
 from broker import Broker, Pki
 from candidates import ALWAYS, NEVER, Edit, input_scaled, same, shifted, write_candidate
 from daemons import Running, daemon
-from e2e.test_uplink_outage import PEER, Namespace
+from e2e.test_uplink_outage import PEER, Namespace, ip
 from e2e.uplink_peer import Peer
 from updates import Fleet, config_for
 
@@ -228,6 +228,7 @@ def cable() -> Iterator[Namespace]:
         made = Namespace()
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no network namespaces here: {error.stderr!r}")
+    ip("-n", made.name, "link", "set", "lo", "up")  # the receiver sits beside the broker
     yield made
     made.remove()
 
