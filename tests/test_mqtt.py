@@ -23,6 +23,8 @@ from edge_rt.fleet.certificates import Authority, make_request, write_private
 F = TypeVar("F", bound=mqtt.Fact)
 MakeBroker = Callable[..., Broker]
 NOT_AUTHORIZED = 0x87
+# `pytest -k 3.1.1` is the smoke suite of the older version.
+VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
 
 
 class Client:
@@ -68,7 +70,7 @@ def broker(make_broker: MakeBroker, pki: Pki) -> Broker:
     return make_broker(pki)
 
 
-@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@VERSIONS
 def test_a_message_goes_round(make_broker: MakeBroker, pki: Pki, version: str) -> None:
     broker = make_broker(pki)
     device = Client(broker.settings("dev1", version=version))
@@ -162,6 +164,35 @@ def test_a_device_reads_only_its_own_topics(broker: Broker) -> None:
         client.close()
 
 
+@VERSIONS
+def test_another_fleet_is_out_of_reach(make_broker: MakeBroker, pki: Pki, version: str) -> None:
+    broker = make_broker(pki, start=False)
+    with (broker.folder / "edge-rt.acl").open("a") as acl:
+        acl.write("\nuser @away\ntopic readwrite edge-rt/v1/away/#\n")
+    broker.start()
+    there, here = "edge-rt/v1/away/dev1", "edge-rt/v1/home/dev1"
+    device = connected(broker.settings("dev1", version=version))
+    away, receiver = connected(broker.settings("@away")), connected(broker.settings("@receiver"))
+    watcher = connected(broker.settings("@away", client_id="watcher"))
+    device.mqtt.subscribe([f"{there}/#", "edge-rt/v1/+/dev1/ack"])
+    watcher.mqtt.subscribe(["edge-rt/v1/away/#"])
+    for client in (device, watcher):
+        client.wait(Subscribed)
+    assert away.publish(f"{there}/ack", b"theirs") < 128
+    assert watcher.wait(Received).payload == b"theirs"
+    assert away.publish(f"{here}/ack", b"forged") == NOT_AUTHORIZED
+    assert receiver.publish(f"{there}/ack", b"forged") == NOT_AUTHORIZED
+    assert receiver.publish(f"{here}/ack", b"ours") < 128
+    assert device.wait(Received).payload == b"ours"
+    # 3.1.1 cannot say no: what is refused is acknowledged, and goes nowhere.
+    code = device.publish(f"{there}/evt/fall", b"forged")
+    assert code == (NOT_AUTHORIZED if version == "5" else 0)
+    assert away.publish(f"{there}/evt/fall", b"real") < 128
+    assert watcher.wait(Received).payload == b"real"
+    for client in (device, away, watcher, receiver):
+        client.close()
+
+
 def refusal(settings: mqtt.Settings) -> str:
     client = Client(settings)
     closed = client.wait(Closed)
@@ -223,27 +254,31 @@ def _shake(server: socket.socket, context: ssl.SSLContext) -> None:
         connection.close()
 
 
-def test_the_last_will_comes_after_a_lost_connection_not_after_a_goodbye(broker: Broker) -> None:
+@VERSIONS
+def test_the_last_will_comes_after_a_lost_connection_not_after_a_goodbye(
+    broker: Broker, version: str
+) -> None:
     status = "edge-rt/v1/home/dev1/status"
     receiver = connected(broker.settings("@receiver"))
     receiver.mqtt.subscribe([status])
     receiver.wait(Subscribed)
-    device = connected(broker.settings("dev1"), Message(status, b"offline"))
+    device = connected(broker.settings("dev1", version=version), Message(status, b"offline"))
     device.mqtt.abort()
     assert receiver.wait(Received).payload == b"offline"
     device.mqtt.open()
     device.wait(Connected)
     device.close()
-    again = connected(broker.settings("dev1"))
+    again = connected(broker.settings("dev1", version=version))
     assert again.publish(status, b"online") < 128
     assert receiver.wait(Received).payload == b"online"
     again.close()
     receiver.close()
 
 
-def test_the_broker_keeps_messages_for_a_session(broker: Broker) -> None:
+@VERSIONS
+def test_the_broker_keeps_messages_for_a_session(broker: Broker, version: str) -> None:
     command = "edge-rt/v1/home/dev1/cmd/selftest"
-    settings = broker.settings("dev1", session_s=600)
+    settings = broker.settings("dev1", session_s=600, version=version)
     device = connected(settings)
     device.mqtt.subscribe(["edge-rt/v1/home/dev1/cmd/+"])
     device.wait(Subscribed)
@@ -263,8 +298,9 @@ def test_an_absent_broker_is_a_fact_not_an_exception(make_broker: MakeBroker) ->
     assert refusal(broker.settings("dev1")._replace(host="no-such-host.invalid"))
 
 
-def test_a_killed_broker_is_noticed(broker: Broker) -> None:
-    device = connected(broker.settings("dev1"))
+@VERSIONS
+def test_a_killed_broker_is_noticed(broker: Broker, version: str) -> None:
+    device = connected(broker.settings("dev1", version=version))
     broker.kill()
     device.wait(Closed)
     assert device.mqtt.publish("edge-rt/v1/home/dev1/evt/fall", b"x") is None

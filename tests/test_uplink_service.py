@@ -173,12 +173,13 @@ def test_events_arrive_are_receipted_and_presence_is_told(
     site.until(lambda: site.receiver.devices["dev1"].status == "stopped")
 
 
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_an_alarm_overtakes_a_backlog(
-    make_broker: Callable[..., Broker], pki: Pki, make: Make, tmp_path: Path
+    make_broker: Callable[..., Broker], pki: Pki, make: Make, tmp_path: Path, version: str
 ) -> None:
     broker = make_broker(pki)
     site = make(Site, broker, tmp_path / "site")
-    device = make(Device, tmp_path / "device", config_for(broker))
+    device = make(Device, tmp_path / "device", config_for(broker, version=version))
     device.backlog(300)
     device.announce("fall", "alarm", incident="i")
     device.uplink.start()
@@ -237,11 +238,12 @@ def test_a_refusal_is_a_status_and_one_event_and_no_loop(
     assert device.uplink.status()["connects"] == 1
 
 
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_a_refused_login_is_told_once_and_tried_on(
-    make_broker: Callable[..., Broker], make: Make, tmp_path: Path
+    make_broker: Callable[..., Broker], make: Make, tmp_path: Path, version: str
 ) -> None:
     broker = make_broker(None, more="allow_anonymous false")
-    device = make(Device, tmp_path / "device", config_for(broker))
+    device = make(Device, tmp_path / "device", config_for(broker, version=version))
     device.uplink.start()
     wait_for(lambda: device.uplink.status()["tries"] >= 3)
     wait_for(lambda: len(device.events("device", "uplink_refused")) == 1)
