@@ -44,11 +44,11 @@ class Overview:
         self._newest: dict[str, tuple[Event, str]] = {}  # by device; when it arrived
         for event, received in store.newest():
             self._newest[_device(event.source)] = (event, received)
-        # Reads each log's gaps once; from then on the store keeps them up to date.
-        self._logs = [
-            (_device(source), store.log(source, logid)) for source, logid in store.known()
-        ]
-        self._known = len(self._logs)
+        for (
+            source,
+            logid,
+        ) in store.known():  # from here on the store keeps their gaps up to date
+            store.log(source, logid)
 
     def take(self, arrived: Arrived) -> None:
         """An event that is stored."""
@@ -56,7 +56,11 @@ class Overview:
         self._incidents.take(event, arrived.received)
         # A backlog comes after what was more urgent: the newest is what happened last.
         old = self._newest.get(_device(event.source))
-        if old is None or old[0].logid != event.logid or old[0].sequence < event.sequence:
+        if (
+            old is None
+            or old[0].logid != event.logid
+            or old[0].sequence < event.sequence
+        ):
             self._newest[_device(event.source)] = (event, arrived.received)
 
     def rows(self, devices: Mapping[str, Device], now_s: float) -> list[Row]:
@@ -80,7 +84,9 @@ class Overview:
                 Row(
                     name,
                     _status(device),
-                    now_s - device.heard_s if device is not None and device.heard_s else None,
+                    now_s - device.heard_s
+                    if device is not None and device.heard_s
+                    else None,
                     event.type.removeprefix("edge_rt.") if event else "",
                     event.time if event else "",
                     alarms.get(name, 0),
