@@ -45,14 +45,10 @@ class Remote:
         folder.mkdir()
         cert, key = broker.pki.client("@receiver")
         ca = str(broker.pki.authority.folder / "ca.crt")
-        config = MqttConfig(
-            host=broker.host, port=broker.port, ca=ca, cert=str(cert), key=str(key)
-        )
+        config = MqttConfig(host=broker.host, port=broker.port, ca=ca, cert=str(cert), key=str(key))
         given = folder / "peer.json"
         given.write_bytes(msgspec.json.encode(Peer(str(folder), config, 0)))
-        self._process = subprocess.Popen(
-            [sys.executable, str(PEER), "receiver", str(given)]
-        )
+        self._process = subprocess.Popen([sys.executable, str(PEER), "receiver", str(given)])
         broker.wait_for_log("@receiver 1 edge-rt/v1/home/+/status")
 
     def close(self) -> None:
@@ -96,9 +92,7 @@ def bare(broker: Broker, body: bytes) -> float:
     client = Client(CallbackAPIVersion.VERSION2, client_id="bare", protocol=MQTTv5)
     client.tls_set(str(settings.ca), str(settings.cert), str(settings.key))
     client.max_inflight_messages_set(WINDOW)
-    client.on_socket_open = lambda c, u, s: s.setsockopt(
-        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-    )
+    client.on_socket_open = lambda c, u, s: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     room, connected, done = (
         threading.Semaphore(WINDOW),
         threading.Event(),
@@ -225,16 +219,10 @@ def test_an_alarm_is_out_within_ten_milliseconds_while_a_backlog_drains(
         unit="ms",
     )
     figure("bare fdatasync of two pages, before and after, p99", syncs[-4], unit="ms")
-    figure(
-        "alarm: decision to PUBACK with an empty log, p50", alone["p50_ms"], unit="ms"
-    )
-    figure(
-        "alarm: decision to PUBACK with an empty log, p99", alone["p99_ms"], unit="ms"
-    )
+    figure("alarm: decision to PUBACK with an empty log, p50", alone["p50_ms"], unit="ms")
+    figure("alarm: decision to PUBACK with an empty log, p99", alone["p99_ms"], unit="ms")
     figure("alarm: decision to commit during a drain, p99", commits[-4], unit="ms")
     uplink, measured = (drain[name] for name in STAGES)
     figure("alarm: commit to PUBACK during a drain, p99", uplink["p99_ms"], unit="ms")
-    figure(
-        "alarm: decision to PUBACK during a drain, p50", measured["p50_ms"], unit="ms"
-    )
+    figure("alarm: decision to PUBACK during a drain, p50", measured["p50_ms"], unit="ms")
     figure("alarm: decision to PUBACK, p99", measured["p99_ms"], at_most=10, unit="ms")

@@ -44,10 +44,8 @@ class Overview:
         self._newest: dict[str, tuple[Event, str]] = {}  # by device; when it arrived
         for event, received in store.newest():
             self._newest[_device(event.source)] = (event, received)
-        for (
-            source,
-            logid,
-        ) in store.known():  # from here on the store keeps their gaps up to date
+        # From here on the store keeps their gaps up to date.
+        for source, logid in store.known():
             store.log(source, logid)
 
     def take(self, arrived: Arrived) -> None:
@@ -56,11 +54,7 @@ class Overview:
         self._incidents.take(event, arrived.received)
         # A backlog comes after what was more urgent: the newest is what happened last.
         old = self._newest.get(_device(event.source))
-        if (
-            old is None
-            or old[0].logid != event.logid
-            or old[0].sequence < event.sequence
-        ):
+        if old is None or old[0].logid != event.logid or old[0].sequence < event.sequence:
             self._newest[_device(event.source)] = (event, arrived.received)
 
     def rows(self, devices: Mapping[str, Device], now_s: float) -> list[Row]:
@@ -84,9 +78,7 @@ class Overview:
                 Row(
                     name,
                     _status(device),
-                    now_s - device.heard_s
-                    if device is not None and device.heard_s
-                    else None,
+                    now_s - device.heard_s if device is not None and device.heard_s else None,
                     event.type.removeprefix("edge_rt.") if event else "",
                     event.time if event else "",
                     alarms.get(name, 0),
