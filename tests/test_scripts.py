@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = ("scripts/setup", "scripts/demo", "scripts/test", "scripts/lint", ".ci/run")
+SCRIPTS = (
+    *("scripts/setup", "scripts/demo", "scripts/test", "scripts/lint", ".ci/run"),
+    *("scripts/install", "scripts/uninstall"),
+)
 # What scripts/setup itself calls; a machine without Python has at least these.
 TOOLS = ("bash", "cat", "dirname", "flock", "id", "ls", "sha256sum", "env")
 
@@ -126,3 +129,101 @@ def test_a_folder_that_is_no_environment_is_left_alone(
 
 def test_an_unknown_kind_is_named(setup: Setup) -> None:
     assert "unknown kind 'everything'" in setup("everything").stderr
+
+
+# ---- scripts/install, up to where it would change something; the rest: e2e/test_service.py ----
+
+INSTALL_TOOLS = ("awk", "cut", "find", "realpath", "sed", "sort", "xargs", "basename", "readlink")
+DISK = "echo; echo disk 9000000 1 8000 1% /"
+
+
+@pytest.fixture
+def install(repository: Path, machine: Path) -> Setup:
+    """`install("--dry-run")` on a machine that has all it takes."""
+    for tool in (*INSTALL_TOOLS, "hostname", "tr", "mkdir", "head"):
+        place = shutil.which(tool)
+        assert place is not None, f"no {tool} on this machine"
+        (machine / tool).symlink_to(place)
+    add_command(machine, "uname", "echo aarch64")
+    add_command(machine, "systemctl", "echo 'systemd 252 (252.1)'")
+    add_command(machine, "df", DISK)
+    add_command(machine, "python3", 'case $1 in -V) echo "Python 3.11.2";; esac')
+
+    def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(repository / "scripts/install"), *arguments],
+            env={"PATH": str(machine), **environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+def test_install_says_every_step_and_takes_none(install: Setup, tmp_path: Path) -> None:
+    done = install("--dry-run", "--profile", "pi4")
+    assert done.returncode == 0, done.stderr
+    steps = [line for line in done.stderr.splitlines() if line.startswith("would run: ")]
+    for part in (
+        "-m venv /opt/edge-rt/",
+        "systemd-sysusers",
+        "profiles/pi4.toml",
+        "restart edge-rt",
+    ):
+        assert [step for step in steps if part in step], f"no step with {part}: {done.stderr}"
+
+
+def test_the_same_files_are_the_same_version(install: Setup) -> None:
+    first, second = (install("--dry-run").stderr for _ in range(2))
+    assert first == second and "/opt/edge-rt/0." in first
+    other = install("--dry-run", "--engine", "tflite-runtime").stderr
+    assert first.splitlines()[0] != other.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("uname", "echo riscv64", "no wheels of the engines for riscv64"),
+        ("systemctl", "echo 'systemd 247'", "needs systemd 252 or newer (Debian 12); found 247"),
+        ("systemctl", "exit 1", "needs systemd 252 or newer (Debian 12); found none"),
+        ("df", DISK.replace("8000", "100"), "needs 700 MB below /opt, 100 are free"),
+    ],
+)
+def test_install_refuses_a_machine_that_will_not_do(
+    install: Setup, machine: Path, name: str, body: str, said: str
+) -> None:
+    add_command(machine, name, body)
+    done = install("--dry-run")
+    assert done.returncode == 1 and said in done.stderr
+
+
+def test_install_names_what_it_was_given_wrong(
+    install: Setup, machine: Path, tmp_path: Path
+) -> None:
+    assert "unknown option --fast" in install("--fast").stderr
+    assert "--profile needs a value" in install("--profile").stderr
+    assert "unknown engine 'x'; choose" in install("--dry-run", "--engine", "x").stderr
+    assert "must hold one edge_rt-*.whl" in install("--dry-run", "--offline", str(tmp_path)).stderr
+    add_command(machine, "id", "echo 1000")
+    assert "run it as root" in install().stderr
+
+
+def test_install_without_a_network_asks_for_packages_by_name(
+    install: Setup, machine: Path, tmp_path: Path
+) -> None:
+    add_command(machine, "python3", "exit 1")
+    done = install("--dry-run", "--offline", str(tmp_path))
+    assert "needs the packages python3 python3-venv: install them" in done.stderr
+
+
+def test_uninstall_says_what_it_would_remove(repository: Path) -> None:
+    script = str(repository / "scripts/uninstall")
+
+    def run(*options: str) -> str:
+        return subprocess.run([script, *options], capture_output=True, text=True, timeout=60).stderr
+
+    assert "unknown option --all" in run("--all")
+    kept, purged = run("--dry-run"), run("--dry-run", "--purge")
+    assert "/var/lib/edge-rt" not in kept.split("left in place")[0]
+    assert "would run: rm -rf /var/lib/edge-rt" in purged

@@ -100,7 +100,8 @@ class ControlServer:
             new.unlink(missing_ok=True)
             listener.bind(str(new))
             os.chmod(new, 0o660)
-            if self._group_id is not None:
+            # Not without need: a hardened service may not change owners at all.
+            if self._group_id not in (None, new.stat().st_gid):
                 os.chown(new, -1, self._group_id)
             listener.listen(MAX_CONNECTIONS)
             listener.settimeout(TURN_S)

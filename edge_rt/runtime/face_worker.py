@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import queue
 import signal
@@ -49,6 +50,7 @@ from edge_rt.runtime.face_templates import open_templates
 from edge_rt.runtime.link import Link, parent_connection
 from edge_rt.runtime.sources import make_camera
 
+OOM_SCORE = "500"  # of 1000
 BEAT_S = 0.5
 IDLE_S = 0.1
 ENROL_FRAMES = 5  # good camera frames a person is enrolled from
@@ -62,6 +64,9 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Meant for the whole process group: our end comes with the daemon's, in its order.
         signal.signal(number, signal.SIG_IGN)
+    # If memory runs out, let it be this process (proc(5)); to raise the own score needs no right.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write(OOM_SCORE)
     link: Link[ToWorker] = Link(parent_connection(arguments), ToWorker, MAX_LINE_BYTES)
     try:
         config = msgspec.json.decode(arguments[1], type=Config)

@@ -1,0 +1,1 @@
+"""Machines to test on: root file systems, and what boots them."""
