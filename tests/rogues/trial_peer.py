@@ -2,8 +2,8 @@
 
     python trial_peer.py ENGINE       then orders in, outcomes out, JSON lines
 
-An order: {"ask": "self_test" | "challenge" | "mutants" | "memory" | "kill" | "threads", "folder",
-"deed", "at", "timeout_s", "memory_mb", "context", "count", "seed"}.
+An order: {"ask": "self_test" | "challenge" | "mutants" | "memory" | "watch" | "watched" | "kill" |
+"threads", "folder", "deed", "at", "timeout_s", "memory_mb", "context", "count", "seed"}.
 """
 
 from __future__ import annotations
@@ -28,13 +28,21 @@ from mutants import mutants
 
 from edge_rt.adapters.bundle_files import read_bundle, write_manifest
 from edge_rt.adapters.tflite import choose_engine, load_engine
+from edge_rt.bundle import open_bundle
 from edge_rt.core.challenge import ChallengeContext
 from edge_rt.core.errors import DaemonError, EdgeRtError, PublisherError
+from edge_rt.core.fall import rules_for
 from edge_rt.core.trying import Ended, Runner
+from edge_rt.core.types import SampleBlock
+from edge_rt.falls.detector import FallDetector
+from edge_rt.falls.pipeline import FallPipeline
+from edge_rt.falls.simulate import simulate
 from edge_rt.runtime.footprint import family
 from edge_rt.runtime.trial_child import work
 from edge_rt.runtime.trying import Trier, Zygote, start_zygote
 from rogues.models import rogue
+
+BURST = 8  # samples: a hop
 
 
 class Wrapped(msgspec.Struct):
@@ -99,12 +107,62 @@ def pss_mb(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
 
 
+class Watch:
+    """A fall pipeline on a simulated walk, at the pace of a sensor, beside the trials."""
+
+    def __init__(self, engine: str) -> None:
+        self.bundle = open_bundle("fall-waist", engine)
+        self.pipeline = FallPipeline(
+            FallDetector(self.bundle, rate_hz=50.0),
+            rules_for(self.bundle.manifest),
+            lambda: "incident",
+            range_g=16.0,
+        )
+        self.block = simulate((("walk", 60.0),), 1).block
+        self.late_s: list[float] = []
+        self.done = 0
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self) -> None:
+        begun = time.monotonic() - float(self.block.t_s[0])
+        while not self.stop.is_set() and self.done + BURST <= len(self.block.t_s):
+            part = slice(self.done, self.done + BURST)
+            due = begun + float(self.block.t_s[self.done + BURST - 1])
+            self.stop.wait(max(0.0, due - time.monotonic()))
+            self.pipeline.push(SampleBlock(self.block.t_s[part], self.block.acc_g[part]))
+            self.late_s.append(time.monotonic() - due)
+            self.done += BURST
+
+    def end(self) -> dict[str, Any]:
+        self.stop.set()
+        self.thread.join()
+        whole = FallDetector(self.bundle, rate_hz=50.0)
+        seen = SampleBlock(self.block.t_s[: self.done], self.block.acc_g[: self.done])
+        return {
+            "hops": self.pipeline.hops,
+            "expected": len(whole.push(seen)),
+            "failures": self.pipeline.status()["detector_failures"],
+            "late_p99_s": sorted(self.late_s)[int(0.99 * len(self.late_s))],
+            "bursts": len(self.late_s),
+        }
+
+
+WATCHES: list[Watch] = []
+
+
 def answer(zygote: Zygote, engine: str, order: dict[str, Any]) -> dict[str, Any]:
     if order["ask"] == "kill":
         os.kill(zygote.pid, signal.SIGKILL)
         return {}
     if order["ask"] == "mutants":
         return damaged(zygote, engine, order)
+    if order["ask"] == "watch":
+        WATCHES.append(Watch(engine))
+        return {}
+    if order["ask"] == "watched":
+        return WATCHES.pop().end()
     if order["ask"] == "memory":
         return {"daemon": pss_mb(os.getpid()), "server": pss_mb(zygote.pid)}
     if order["ask"] == "threads":
