@@ -81,7 +81,7 @@ def test_over_many_days_no_good_one_falls_and_no_deaf_one_passes(
     if placement == "wrist":  # on quiet wrists hardly lower; the challenge set has that one
         deaf.remove(BAD["input twice too small"][0])
     refused, taken, good = [], [], []
-    for seed in range(100, 108):
+    for seed in range(100, 106):
         on = day(live, seed, 2.0 * HOURS)
         for edit in GOOD.values():
             verdict = shadowed(variant(live, edit), on)

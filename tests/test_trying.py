@@ -31,7 +31,7 @@ from edge_rt.runtime.trying import Trier
 
 KINDS = {
     *("passed", "the engine crashed", "hangs", "asked for more", "golden vectors", "cannot load"),
-    "tensor",
+    *("cannot run", "manifest"),
 }
 CONTEXT = {"rate_hz": 50.0, "range_g": 16.0, "placement": "waist"}
 

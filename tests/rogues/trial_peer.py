@@ -82,23 +82,25 @@ def damaged(zygote: Zygote, engine: str, order: dict[str, Any]) -> dict[str, Any
             try:
                 trier.self_test(folder)
             except PublisherError as error:
-                told[kind_of(str(error))] += 1
+                told[kind_of(str(error), engine)] += 1
             else:
                 told["passed"] += 1
     return {"told": told, "alive": zygote.pid in family(os.getpid())}
 
 
-def kind_of(reason: str) -> str:
+def kind_of(reason: str, engine: str) -> str:
     for part in (
         "the engine crashed",
         "hangs",
         "asked for more",
         "golden vectors",
         "cannot load",
-        "tensor",
+        "manifest",
     ):
         if part in reason:
             return part
+    if f": {engine}" in reason:  # in the engine's own words, at run time
+        return "cannot run"
     return "other: " + reason.partition(": ")[2][:60]
 
 
