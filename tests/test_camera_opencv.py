@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_rt.adapters.camera_opencv import SELECT_S, OpenCVCapture, device_path
+from edge_rt.adapters.camera_opencv import SELECT_S, OpenCVCapture, device_path, in_colour
 from edge_rt.core.config import OpenCVCamera as Settings
 from edge_rt.core.errors import CameraError
 from edge_rt.runtime.grabber import FIRST_S, STALL_S, GrabbingCamera
@@ -111,6 +111,14 @@ def test_frames_come_through_the_grabber_until_there_are_no_more(film: Path) -> 
 
 def test_opencv_gives_a_silent_camera_back_soon() -> None:
     assert os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] == str(SELECT_S)
+
+
+def test_a_grey_picture_gets_three_channels() -> None:
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert (in_colour(grey) == grey[:, :, np.newaxis]).all()
+    assert in_colour(grey).shape == (3, 4, 3)
+    colours = np.zeros((3, 4, 3), np.uint8)
+    assert in_colour(colours) is colours
 
 
 # ---- on a device ----

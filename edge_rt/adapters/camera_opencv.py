@@ -85,7 +85,7 @@ class OpenCVCapture:
         """The one that was grabbed, decoded; None if it came damaged."""
         assert self._video is not None
         good, image = self._video.retrieve()
-        return image if good else None  # type: ignore[return-value]
+        return in_colour(image) if good else None  # type: ignore[arg-type]
 
     def present(self) -> bool:
         """Whether the device is there at all."""
@@ -96,6 +96,12 @@ class OpenCVCapture:
         video, self._video = self._video, None
         if video is not None:
             video.release()
+
+
+def in_colour(image: ImageArray) -> ImageArray:
+    """uint8 (height, width, 3) of a picture that may be (height, width): infrared cameras see no
+    colours, and a camera may prefer grey."""
+    return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # type: ignore[return-value]
 
 
 def device_path(device: str) -> str:
