@@ -31,6 +31,7 @@ class Namespace:
     """A network namespace with one cable to it: the broker's side is .1, ours .2."""
 
     def __init__(self) -> None:
+        self._lossy = False
         number = os.getpid() % 60000
         self.name = f"ert{number}"
         net = f"10.{64 + number // 256 % 64}.{number % 256}"
@@ -43,6 +44,7 @@ class Namespace:
         ip("link", "set", self.cable, "up")
         ip("-n", self.name, "addr", "add", f"{self.broker}/30", "dev", far)
         ip("-n", self.name, "link", "set", far, "up")
+        ip("-n", self.name, "link", "set", "lo", "up")
         self.inside = ("ip", "netns", "exec", self.name)
 
     def cut(self) -> None:
@@ -58,7 +60,30 @@ class Namespace:
     def mend(self) -> None:
         ip("link", "set", self.cable, "up")
 
+    def tc(self, what: str, *arguments: str) -> None:
+        """Shape what comes to us (tc(8), qdisc)."""
+        far = f"{self.name}b"
+        command = ["tc", "-n", self.name, "qdisc", what, "dev", far, *arguments]
+        subprocess.run(command, check=True, capture_output=True, timeout=10)
+
+    def lose(self, percent: int) -> None:
+        """Drop so many of the packets, both ways (nft(8)). Where they arrive: a sender would hear
+        of what is dropped at its own end."""
+        for inside, device in (((), self.cable), (self.inside, f"{self.name}b")):
+            rules = (
+                f"table netdev {self.name} {{\n chain lossy {{\n"
+                f"  type filter hook ingress device {device} priority 0; policy accept;\n"
+                f"  numgen random mod 100 < {percent} drop\n }}\n}}\n"
+            )
+            command = [*inside, "nft", "-f", "-"]
+            subprocess.run(
+                command, input=rules.encode(), check=True, capture_output=True, timeout=10
+            )
+        self._lossy = True
+
     def remove(self) -> None:
+        if self._lossy:
+            subprocess.run(["nft", "delete", "table", "netdev", self.name], check=True, timeout=10)
         ip("netns", "del", self.name)
 
 
