@@ -39,14 +39,15 @@ HOMES = {
     # a publisher's keys at rest
     "cryptography": {
         *("adapters/templates.py", "fleet/certificates.py", "fleet/renewal.py"),
-        *("adapters/operations_key.py", "adapters/trust.py"),
+        *("adapters/operations_key.py", "adapters/signing.py"),
     },
     # arithmetic on pictures; a capture device; a video file
     "cv2": {"adapters/imaging.py", "adapters/camera_opencv.py", "adapters/camera_replay.py"},
     "gpiod": {"adapters/gpio.py"},
     "paho": {"adapters/mqtt.py"},
     "picamera2": {"adapters/camera_picamera2.py"},
-    "securesystemslib": {"adapters/trust.py"},
+    # what a device checks; what a publisher signs
+    "securesystemslib": {"adapters/trust.py", "adapters/signing.py"},
     "smbus2": {"adapters/i2c.py"},
     # the only writer of the event log; its readers, who hold connections of their own; what a
     # receiver of events keeps, and what it told whom
@@ -55,7 +56,7 @@ HOMES = {
         *("fleet/store.py", "fleet/notices.py"),
     },
     "tflite_runtime": {"adapters/tflite.py"},
-    "tuf": {"adapters/trust.py"},
+    "tuf": {"adapters/trust.py", "adapters/signing.py"},
 }
 
 Sources = dict[str, str]  # path within edge_rt/ -> text

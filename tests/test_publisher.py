@@ -12,7 +12,7 @@ import pytest
 from broker import Broker, Pki
 from updates import BASE, PASSPHRASE, Fleet, Hand, plain_bundle, wait_for
 
-from edge_rt.adapters import trust
+from edge_rt.adapters import signing
 from edge_rt.adapters.mqtt import Connected, Mqtt, Received
 from edge_rt.core.errors import CredentialError, InputError, ManifestError
 from edge_rt.fleet.publisher import FleetConfig, KeyPlan, Publisher, init
@@ -46,10 +46,9 @@ def test_what_is_on_the_broker_is_what_is_signed(
     second = fleet.publish(150_000, version="1.2.0", seed=2)
     told: list[tuple[int, int]] = []
     publisher = fleet.publisher()
-    upload = Upload(
-        publisher, broker.settings("@operator"), progress=lambda *step: told.append(step)
-    )
-    done = upload.run()
+    operator = broker.settings("@operator")
+    with Upload(publisher, operator, progress=lambda *step: told.append(step)) as upload:
+        done = upload.run()
     chunks = {
         f"blob/{r.sha256}/{n}": r.length(n) for r in (first, second) for n in range(len(r.chunks))
     }
@@ -90,14 +89,86 @@ def test_a_stranger_may_not_publish(
 ) -> None:
     broker = make_broker(pki)
     fleet.publish(60_000)
-    with pytest.raises(InputError, match="may @operator write there"):
-        Upload(fleet.publisher(), broker.settings("dev1")).run()
+    with (
+        Upload(fleet.publisher(), broker.settings("dev1")) as upload,
+        pytest.raises(InputError, match="may @operator write there"),
+    ):
+        upload.run()
 
 
 def test_no_broker_is_said(make_broker: Callable[..., Broker], pki: Pki, fleet: Fleet) -> None:
     broker = make_broker(pki, start=False)
-    with pytest.raises(InputError, match="no connection"):
-        Upload(fleet.publisher(), broker.settings("@operator")).run()
+    with (
+        Upload(fleet.publisher(), broker.settings("@operator")) as upload,
+        pytest.raises(InputError, match="no connection"),
+    ):
+        upload.run()
+
+
+def test_a_timer_on_another_computer_and_the_publisher_take_turns(
+    make_broker: Callable[..., Broker], pki: Pki, fleet: Fleet, tmp_path: Path
+) -> None:
+    broker = fleet.broker = make_broker(pki)
+    timer = fleet.copy(tmp_path / "timer" / "fleet")
+    for path in (timer.folder / "keys").glob("*.pem"):
+        if not path.name.startswith("timestamp"):
+            path.unlink()
+
+    def refresh() -> None:
+        publisher = timer.publisher()
+        with Upload(publisher, broker.settings("@operator")) as upload:
+            upload.catch_up()
+            publisher.refresh()
+            assert not upload.run(chunks=False).complete
+
+    def act(what: Callable[[Publisher], object]) -> None:
+        publisher = fleet.publisher()
+        with Upload(publisher, broker.settings("@operator")) as upload:
+            upload.catch_up()
+            what(publisher)
+            assert not upload.run().complete
+
+    release = fleet.publish(150_000, percent=10)
+    fleet.upload()
+    versions = [fleet.publisher().repository.versions["timestamp"]]
+    for percent in (20, 30):
+        refresh()
+        versions.append(timer.publisher().repository.versions["timestamp"])
+        # It signs what the publisher signed, not what it was copied with.
+        assert timer.publisher().catalog == fleet.publisher().catalog
+        act(lambda p, percent=percent: p.roll_out("fall-waist", "1.1.0", percent))
+        versions.append(fleet.publisher().repository.versions["timestamp"])
+    assert versions == sorted(set(versions)), "each must be newer than the one before"
+    # Signed here and not sent; then the timer signs for what was there before.
+    fleet.publisher().roll_out("fall-waist", "1.1.0", 40)
+    refresh()
+    publisher = fleet.publisher()
+    with Upload(publisher, broker.settings("@operator")) as upload:
+        upload.catch_up()
+        assert publisher.repository.outrun
+        publisher.refresh()
+        upload.run()
+    assert publisher.repository.versions["timestamp"] == versions[-1] + 2
+    assert publisher.catalog.releases[0].rollout.percent == 40
+    act(lambda p: p.rotate("timestamp", lambda path: PASSPHRASE))
+    with pytest.raises(CredentialError, match="timestamp"):
+        refresh()  # its key counts no more
+    assert len([name for name in retained(broker) if release.sha256 in name]) == len(release.chunks)
+
+
+def test_what_others_sign_is_not_taken_over(
+    make_broker: Callable[..., Broker], pki: Pki, fleet: Fleet, tmp_path: Path
+) -> None:
+    broker = fleet.broker = make_broker(pki)
+    other = Fleet(tmp_path / "other" / "fleet", broker)
+    other.publisher().refresh()
+    other.upload()
+    before = {p.name: p.read_bytes() for p in (fleet.folder / "metadata").iterdir()}
+    with pytest.raises(InputError, match="not ours"):
+        fleet.upload()
+    assert {p.name: p.read_bytes() for p in (fleet.folder / "metadata").iterdir()} == before
+    fleet.upload(again=True)
+    fleet.upload()
 
 
 def test_rollouts(fleet: Fleet) -> None:
@@ -139,7 +210,7 @@ def test_keys_lie_encrypted_and_private(signed_fleet: Fleet) -> None:
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
         with pytest.raises(CredentialError, match="wrong passphrase"):
-            trust.load_key(path, b"not the passphrase")
+            signing.load_key(path, b"not the passphrase")
 
 
 def test_a_short_passphrase_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ class Fleet:
 
     def upload(self, *, again: bool = False) -> Done:
         assert self.broker is not None
-        return Upload(self.publisher(), self.broker.settings("@operator")).run(again=again)
+        with Upload(self.publisher(), self.broker.settings("@operator")) as upload:
+            return upload.run(again=again)
 
     def copy(self, folder: Path) -> Fleet:
         """Another folder with the same keys and what was signed so far."""

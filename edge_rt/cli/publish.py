@@ -186,7 +186,8 @@ def refresh(everything: bool, **common: Any) -> None:
 
     For a timer: its key opens with keys/timestamp.passphrase, no other is needed.
     """
-    _act(lambda publisher: publisher.refresh(everything=everything), **common)
+    # A timer's computer has no bundles: the chunks stay on the broker as they are.
+    _act(lambda publisher: publisher.refresh(everything=everything), chunks=False, **common)
 
 
 @click.command("rotate-key")
@@ -211,7 +212,13 @@ def rotate_key(role: str, new_passphrase_file: str | None, **common: Any) -> Non
 def upload(again: bool, folder: Path, as_json: bool) -> None:
     """Send what is signed and not on the broker yet."""
     with _locked(folder):
-        _send(_publisher(folder, None, ()), again=again, as_json=as_json, release=None)
+        publisher = _publisher(folder, _asker(None, each=True, new=False), ())
+
+        def catch_up(publisher: Publisher) -> None:
+            if publisher.repository.outrun:  # a timer has signed since, for what was there then
+                publisher.refresh()
+
+        _send(publisher, catch_up, again=again, chunks=True, as_json=as_json)
 
 
 @click.command()
@@ -270,23 +277,36 @@ def _act(
     keys: tuple[Path, ...],
     offline: bool,
     as_json: bool,
+    chunks: bool = True,
 ) -> None:
     """Sign something, then send it."""
     with _locked(folder):
         publisher = _publisher(folder, _asker(passphrase_file, each=True, new=False), keys)
-        release = act(publisher)
-        _warn_of_ends(publisher)
         if offline:
+            release = act(publisher)
             _tell(release, {"sent": 0}, as_json)
         else:
-            _send(publisher, again=False, as_json=as_json, release=release)
+            _send(publisher, act, again=False, chunks=chunks, as_json=as_json)
+        _warn_of_ends(publisher)
 
 
-def _send(publisher: Publisher, *, again: bool, as_json: bool, release: Release | None) -> None:
+def _send(
+    publisher: Publisher,
+    act: Callable[[Publisher], Release | None],
+    *,
+    again: bool,
+    chunks: bool,
+    as_json: bool,
+) -> None:
     from edge_rt.fleet.upload import Upload
 
-    with output.progress("sending") as advance:
-        done = Upload(publisher, _settings(publisher), progress=advance).run(again=again)
+    with (
+        output.progress("sending") as advance,
+        Upload(publisher, _settings(publisher), progress=advance) as upload,
+    ):
+        upload.catch_up(again=again)
+        release = act(publisher)
+        done = upload.run(again=again, chunks=chunks)
     _tell(release, done._asdict(), as_json)
 
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 from edge_rt.core.catalog import CATALOG_NAME, MAX_CATALOG_BYTES
 from edge_rt.core.errors import InputError
 
+ROLES = ("root", "targets", "snapshot", "timestamp")
 INDEX_NAME = "index.json"
 TIMESTAMP_NAME = "timestamp.json"
 # A key with its signature takes some 250 bytes; ten keys a role are 10 KiB of root. The others name

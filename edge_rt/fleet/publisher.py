@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_rt.adapters import trust
+from edge_rt.adapters import signing
 from edge_rt.adapters.bundle_files import read_bundle
 from edge_rt.adapters.credentials import read_secret
 from edge_rt.adapters.unpack import pack
@@ -28,7 +28,7 @@ from edge_rt.core.catalog import (
 from edge_rt.core.config import TopicName
 from edge_rt.core.errors import CredentialError, InputError
 from edge_rt.core.manifest import Manifest, Struct, version_tuple
-from edge_rt.core.mirror import INDEX_NAME, Index
+from edge_rt.core.mirror import INDEX_NAME, ROLES, Index
 from edge_rt.core.toml import write_toml
 from edge_rt.core.typed_toml import decode_toml
 
@@ -83,20 +83,20 @@ def init(
         raise InputError(f"{folder}: there is a publisher here already; choose a new folder")
     keys = folder / KEYS
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made: dict[str, list[trust.Signer]] = {}
+    made: dict[str, list[signing.Signer]] = {}
     for role, (count, _) in {"root": plan.root, "targets": plan.targets}.items():
         names = [f"{role}{n + 1}" if count > 1 else role for n in range(count)]
-        made[role] = [trust.make_key(keys, n, passphrase(keys / f"{n}.pem")) for n in names]
+        made[role] = [signing.make_key(keys, n, passphrase(keys / f"{n}.pem")) for n in names]
     if plan.separate:
-        made["snapshot"] = [trust.make_key(keys, "snapshot", passphrase(keys / "snapshot.pem"))]
+        made["snapshot"] = [signing.make_key(keys, "snapshot", passphrase(keys / "snapshot.pem"))]
     else:
         made["snapshot"] = made["targets"]
     timer = secrets.token_hex(24)
-    made["timestamp"] = [trust.make_key(keys, "timestamp", timer.encode())]
+    made["timestamp"] = [signing.make_key(keys, "timestamp", timer.encode())]
     _write_private(keys / TIMER_PASSPHRASE, f"{timer}\n".encode())
     thresholds = {"root": plan.root[1], "targets": plan.targets[1], "timestamp": 1}
     thresholds["snapshot"] = 1 if plan.separate else plan.targets[1]
-    repository = trust.Repository.create(
+    repository = signing.Repository.create(
         folder / METADATA, made, thresholds, encode_catalog(Catalog()), now
     )
     (folder / ROOT_NAME).write_bytes((repository.folder / "1.root.json").read_bytes())
@@ -141,12 +141,14 @@ class Publisher:
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}; make it with `fleet init`") from None
         self.config: FleetConfig = decode_toml(text, FleetConfig, str(path), InputError)
-        self.repository = trust.Repository(folder / METADATA)
+        self.repository = signing.Repository(folder / METADATA)
         self.catalog = decode_catalog(self.repository.catalog)
         self._passphrase = passphrase
         self._keys = (folder / KEYS, *keys)
         self._now = now
-        self._fresh: dict[str, trust.Signer] = {}  # by key id: made here, with their own passphrase
+        self._fresh: dict[
+            str, signing.Signer
+        ] = {}  # by key id: made here, with their own passphrase
 
     # ---- releases ----
 
@@ -232,14 +234,14 @@ class Publisher:
         """
         root = self.repository.root.signed
         old, threshold = list(root.roles[role].keyids), root.roles[role].threshold
-        shared = [r for r in trust.ROLES if r != role and set(root.roles[r].keyids) & set(old)]
+        shared = [r for r in ROLES if r != role and set(root.roles[r].keyids) & set(old)]
         names = [f"{role}{n + 1}" if len(old) > 1 else role for n in range(len(old))]
         folder = self.folder / KEYS
         if role == "timestamp":
             timer = secrets.token_hex(24)
-            made = [trust.make_key(folder, name, timer.encode()) for name in names]
+            made = [signing.make_key(folder, name, timer.encode()) for name in names]
         else:
-            made = [trust.make_key(folder, n, passphrase(folder / f"{n}.pem")) for n in names]
+            made = [signing.make_key(folder, n, passphrase(folder / f"{n}.pem")) for n in names]
         self._fresh |= {signer.public_key.keyid: signer for signer in made}
         for each in (role, *shared):
             self.repository.rotate(each, made, threshold, self._signers, self._now())
@@ -249,7 +251,7 @@ class Publisher:
         elif role != "root":
             self.refresh(everything=True)
         _replace(self.folder / ROOT_NAME, self.repository.files()[self.newest_root])
-        found = [trust.find_key(self._keys, keyid) for keyid in old]
+        found = [signing.find_key(self._keys, keyid) for keyid in old]
         return [path for path in found if path is not None]
 
     @property
@@ -262,6 +264,13 @@ class Publisher:
         now = self._now()
         every = self.repository.expiries.items()
         return {role: end for role, end in every if (end - now).total_seconds() < days * 86400}
+
+    def catch_up(self, metadata: Mapping[str, bytes]) -> bool:
+        """Go on from what the same keys have signed elsewhere; whether there was any. See
+        Repository.adopt."""
+        newer = self.repository.adopt(metadata)
+        self.catalog = decode_catalog(self.repository.catalog)
+        return newer
 
     # ---- what is to be sent ----
 
@@ -302,17 +311,17 @@ class Publisher:
             if path not in keep:
                 path.unlink()
 
-    def _signers(self, role: str, keyids: Sequence[str], threshold: int) -> list[trust.Signer]:
+    def _signers(self, role: str, keyids: Sequence[str], threshold: int) -> list[signing.Signer]:
         if fresh := [self._fresh[keyid] for keyid in keyids if keyid in self._fresh]:
             return fresh[:threshold]  # all of a role's keys are made together
-        found = [trust.find_key(self._keys, keyid) for keyid in keyids]
+        found = [signing.find_key(self._keys, keyid) for keyid in keyids]
         paths = [path for path in found if path is not None]
         if len(paths) < threshold:
             raise CredentialError(
                 f"{role}: {threshold} of its keys must sign, {len(paths)} are here; name the "
                 "folder of the others with --keys"
             )
-        return [trust.load_key(path, self._opens(role, path)) for path in paths[:threshold]]
+        return [signing.load_key(path, self._opens(role, path)) for path in paths[:threshold]]
 
     def _opens(self, role: str, path: Path) -> bytes:
         timer = path.parent / TIMER_PASSPHRASE

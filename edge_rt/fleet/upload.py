@@ -16,7 +16,7 @@ from edge_rt.adapters import mqtt
 from edge_rt.adapters.statefile import AtomicFile
 from edge_rt.core.catalog import Release
 from edge_rt.core.errors import InputError, StorageError
-from edge_rt.core.mirror import INDEX_NAME
+from edge_rt.core.mirror import TIMESTAMP_NAME, limit_of
 from edge_rt.core.uplink_wire import ROOT
 from edge_rt.fleet.publisher import Publisher
 
@@ -28,8 +28,9 @@ WINDOW = 20
 # Without a sign of the broker for so long an upload is given up.
 PATIENCE_S = 30.0
 TRIES = 5  # connections in a row in which nothing was taken
-# What the broker has retained of us comes right behind its answer to the subscription.
-LOOK_S = 2.0
+# What the broker has retained comes right behind its answer to the subscription.
+LOOK_S, QUIET_S = 10.0, 0.5
+MAX_RETAINED = 200  # metadata files; we keep some 40 there
 # A lost `sent.json` makes the next upload complete; it names chunks of 100,000 releases.
 MAX_SENT_BYTES = 16 * 1024 * 1024
 
@@ -38,11 +39,17 @@ Progress = Callable[[int, int], None]
 
 
 class Sent(msgspec.Struct):
-    """What lies on the broker, by name below `models/`. index: the one sent last."""
+    """What lies on the broker, by name below `models/`.
+
+    version  of the timestamp seen there last
+    topics   are there
+    unsure   may be: an upload was cut short
+    """
 
     broker: str = ""
-    index: bytes = b""
+    version: int = 0
     topics: list[str] = []
+    unsure: list[str] = []
 
 
 class Done(NamedTuple):
@@ -51,7 +58,7 @@ class Done(NamedTuple):
     sent: int
     cleared: int
     bytes: int
-    complete: bool  # nothing was assumed to be there
+    complete: bool  # no chunk was assumed to be there
 
 
 class _Out(NamedTuple):
@@ -61,7 +68,7 @@ class _Out(NamedTuple):
 
 
 class Upload:
-    """One run; `settings` for the operator's connection."""
+    """One connection of the operator's: catch_up(), sign something, run(), close()."""
 
     def __init__(
         self,
@@ -81,41 +88,75 @@ class Upload:
         self._window = WINDOW
         self._max_packet_bytes = 0
         self._done_bytes = 0
+        self._sent: Sent | None = None
 
-    def run(self, *, again: bool = False) -> Done:
-        """Send what is not there, then clear what nothing refers to. again: send everything.
+    def __enter__(self) -> Upload:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._mqtt.disconnect()
+        self._mqtt.close()
+
+    def catch_up(self, *, again: bool = False) -> None:
+        """Connect, and go on from what the broker holds: a timer, or another computer of ours, may
+        have signed since. Comes before signing: a version counts once.
+
+        again: what the broker holds and is not ours will be overwritten
+        Raises InputError when the broker cannot be reached, or holds what is not ours.
+        """
+        self._connect()
+        retained = self._retained()
+        stamp = retained.get(TIMESTAMP_NAME)
+        try:
+            if stamp:
+                self._publisher.catch_up(retained)
+        except InputError as error:
+            if not again:
+                raise
+            log.warning("%s: overwritten", error)
+        sent = self._load()
+        # A broker that lost its store, or got an old one back, holds less than we saw there.
+        if sent.broker != self._place or not stamp or version_of(stamp) < sent.version:
+            sent = Sent(self._place)
+        self._sent = sent
+
+    def run(self, *, again: bool = False, chunks: bool = True) -> Done:
+        """Send what is not there, then clear what nothing refers to.
+
+        again: send everything; chunks: False leaves those on the broker as they are, as a computer
+        must that has none
         Raises InputError when the broker cannot be reached, refuses, or falls silent.
         """
-        try:
-            sent = self._load()
-            self._connect()
-            if again or sent.broker != self._place or self._retained_index() != sent.index:
-                sent.topics = []  # another broker, or one that has lost what it had
-                again = True
-            metadata = self._publisher.metadata()
-            blobs = {out.name: out for r in self._publisher.on_offer() for out in self._chunks(r)}
-            files = {
-                out.name: out
-                for name, data in metadata.items()
-                for out in [_Out(f"metadata/{name}", partial(bytes, data), len(data))]
-            }
-            there = set(sent.topics)
-            fresh = [out for name, out in blobs.items() if name not in there]
-            # What follows may be cut short anywhere; noted first, nothing is left behind there.
-            known = list(dict.fromkeys([*sent.topics, *blobs, *files]))
-            self._save(Sent(self._place, b"", known))
-            total = sum(out.size for out in (*fresh, *files.values()))
-            self._send(fresh, total)
-            for out in files.values():  # one by one: each must be there before what refers to it
-                self._send([out], total)
-            rest = [name for name in known if name not in blobs and name not in files]
-            self._send([_Out(name, bytes, 0) for name in rest], total)
-            self._save(Sent(self._place, metadata[INDEX_NAME], [*blobs, *files]))
-            return Done(len(fresh) + len(files), len(rest), total, again)
-        finally:
-            self._mqtt.disconnect()
-            self._mqtt.close()
+        if self._sent is None:
+            self.catch_up(again=again)
+        assert self._sent is not None
+        there = [] if again else self._sent.topics
+        metadata = self._publisher.metadata()
+        offer = self._publisher.on_offer() if chunks else []
+        blobs = {out.name: out for release in offer for out in self._chunks(release)}
+        files = {
+            out.name: out
+            for name, data in metadata.items()
+            for out in [_Out(f"metadata/{name}", partial(bytes, data), len(data))]
+        }
+        fresh = [out for name, out in blobs.items() if name not in set(there)]
+        known = list(dict.fromkeys([*self._sent.topics, *self._sent.unsure, *blobs, *files]))
+        # What follows may be cut short anywhere; noted first, nothing is left behind there.
+        version = self._publisher.repository.versions["timestamp"]
+        self._save(Sent(self._place, self._sent.version, there, known))
+        total = sum(out.size for out in (*fresh, *files.values()))
+        self._send(fresh, total)
+        for out in files.values():  # one by one: each must be there before what refers to it
+            self._send([out], total)
+        rest = [
+            name
+            for name in known
+            if name not in blobs and name not in files and (chunks or name.startswith("metadata/"))
+        ]
+        self._send([_Out(name, bytes, 0) for name in rest], total)
+        self._save(Sent(self._place, version, [name for name in known if name not in rest]))
+        complete = bool(chunks and len(fresh) == len(blobs))
+        return Done(len(fresh) + len(files), len(rest), total, complete)
 
     # ---- what there is ----
 
@@ -153,21 +194,28 @@ class Upload:
                         raise InputError(f"{self._place}: no connection: {fact.reason}")
         raise InputError(f"{self._place}: no answer within {PATIENCE_S:g} s")
 
-    def _retained_index(self) -> bytes:
-        topic = f"{self._base}/metadata/{INDEX_NAME}"
-        self._mqtt.subscribe([topic])
-        deadline_s = self._clock() + LOOK_S
-        while (left_s := deadline_s - self._clock()) > 0:
+    def _retained(self) -> dict[str, bytes]:
+        """The metadata on the broker, by name."""
+        base = f"{self._base}/metadata/"
+        self._mqtt.subscribe([f"{base}+"])
+        found: dict[str, bytes] = {}
+        end_s = self._clock() + LOOK_S
+        while (left_s := end_s - self._clock()) > 0:
             for fact in self._mqtt.poll(left_s):
                 match fact:
-                    case mqtt.Received(topic=found) if found == topic:
-                        self._mqtt.unsubscribe([topic])
-                        return fact.payload
+                    case mqtt.Received():
+                        name = fact.topic.removeprefix(base)
+                        limit = limit_of(name) or 0
+                        if len(fact.payload) <= limit and len(found) < MAX_RETAINED:
+                            found[name] = fact.payload
                     case mqtt.Closed():
                         raise InputError(f"{self._place}: connection lost: {fact.reason}")
-                    case mqtt.Subscribed() if fact.refused:
-                        raise InputError(f"{self._place}: refused: {fact.refused[0][1]}")
-        return b""
+                    case mqtt.Subscribed():
+                        if fact.refused:
+                            raise InputError(f"{self._place}: refused: {fact.refused[0][1]}")
+                        end_s = self._clock() + QUIET_S
+        self._mqtt.unsubscribe([f"{base}+"])
+        return found
 
     def _send(self, messages: list[_Out], total: int) -> None:
         """Until the broker has taken them all, over as many connections as it takes."""
@@ -218,6 +266,14 @@ class Upload:
     def _count(self, size: int, total: int) -> None:
         self._done_bytes += size
         self._progress(self._done_bytes, total)
+
+
+def version_of(stamp: bytes) -> int:
+    """The version that a timestamp claims; 0 for what is none."""
+    try:
+        return int(msgspec.json.decode(stamp)["signed"]["version"])
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def _slice(path: Path, at: int, length: int) -> bytes:
