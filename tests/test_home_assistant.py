@@ -150,7 +150,9 @@ def test_only_what_the_board_tells_and_the_daemon_runs_becomes_an_entity() -> No
 
 def test_the_button_is_there_only_where_somebody_signs() -> None:
     assert "ok" not in payload().components
-    config = MqttConfig(home_assistant=HomeAssistantConfig(ok_topic="signer/press"))
+    config = MqttConfig(
+        operations_key="ops.pub", home_assistant=HomeAssistantConfig(ok_topic="signer/press")
+    )
     button = payload(config).components["ok"]
     assert isinstance(button, Button) and button.command_topic == "signer/press"
     pressed = msgspec.json.decode(button.payload_press)

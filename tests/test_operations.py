@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from edge_rt.adapters.operations_key import PublicKey, make_pair
+from edge_rt.cli import main
 from edge_rt.core.errors import CredentialError, InputError
 from edge_rt.core.home_assistant import discovery_payload
 from edge_rt.core.remote_command import Memory, OperationsKey, decide, decode_command
@@ -142,7 +143,8 @@ class Button:
     def press(self, payload: bytes | None = None, retained: bool = False) -> Any:
         self.now_s += 10
         home = HomeAssistantConfig(ok_topic=OK)
-        told = discovery_payload(DEV1, MqttConfig(home_assistant=home), Vitals(), "1")
+        config = MqttConfig(operations_key="ops.pub", home_assistant=home)
+        told = discovery_payload(DEV1, config, Vitals(), "1")
         shown = msgspec.json.decode(told)["components"]["ok"]
         assert shown["command_topic"] == OK
         body = shown["payload_press"].encode() if payload is None else payload
@@ -198,3 +200,36 @@ def test_nobodys_finger(key: Path) -> None:
             button.hear(event)
     with pytest.raises(InputError, match="is no topic"):
         Presses(Signer(key), "home", "a/#")
+
+
+# ---- the command line ----
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (["command", "a/b", "cancel"], 2, "a/b"),
+        (["command", "+", "cancel"], 2, "'+'"),
+        (["command", "dev1", "#"], 2, "'#'"),
+        (["command", "dev1", "self_test", "--arg", "what"], 2, "KEY=VALUE"),
+        (["command", "dev1", "self_test", "--arg", "What=x"], 2, "--arg"),
+        (["command", "dev1", "cancel", "--sign-key", "nowhere"], 2, "nowhere"),
+        (["command", "dev1", "cancel", "--cert", "nowhere"], 2, "belong together"),
+        (["command", "dev1", "self_test", "--wait-s", "1", "--port", "1"], 5, "no connection"),
+        (["sign-presses", "a/#", "--sign-key", "ops"], 2, "is no topic"),
+        (["keygen", "ops"], 2, "exists"),
+    ],
+)
+def test_what_a_person_can_mend_is_one_line(
+    key: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(key.parent)
+    more = [] if words[0] == "keygen" else ["--insecure", "--host", "127.0.0.1"]
+    assert main(["fleet", *words, *more]) == code
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" not in line]
+    assert len(said) == 1 and complaint in said[0]

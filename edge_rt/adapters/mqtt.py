@@ -152,16 +152,20 @@ class Mqtt:
                 return facts
 
     def publish(
-        self, topic: str, payload: bytes, *, retain: bool = False, qos: int = QOS
+        self, topic: str, payload: bytes, *, retain: bool = False, qos: int = QOS, expiry_s: int = 0
     ) -> int | None:
         """Send; the token that its Acked will carry (of QoS 1 only), None if the connection is
-        gone."""
+        gone. expiry_s: so long the broker tries to deliver it (MQTT 5 only); 0: for ever."""
         client = self._client
         if client is None:
             return None
         # paho reports a QoS 0 message when it is written, which may be from within publish().
         client.on_publish = self._on_publish if qos else None
-        info = client.publish(topic, payload, qos, retain)
+        properties: Properties | None = None
+        if expiry_s and self.settings.version == "5":
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.MessageExpiryInterval = expiry_s
+        info = client.publish(topic, payload, qos, retain, properties)
         client.on_publish = self._on_publish
         if not qos and client.want_write():
             self._unanswered.add(info.mid)

@@ -58,7 +58,7 @@ def keygen(path: Path) -> None:
     type=click.FloatRange(0, 86400),
     default=300.0,
     show_default=True,
-    help="After so long a device whose clock is set no longer does it; 0: never.",
+    help="So long the broker keeps it, and a device whose clock is set does it; 0: for ever.",
 )
 @click.option("--wait-s", type=click.FloatRange(1, 3600), default=60.0, show_default=True)
 @options.as_json
@@ -96,12 +96,12 @@ def command(
     payload = make_payload(args, time.time() + expires_s if expires_s else None)
     if sign_key is not None:
         payload = Signer(sign_key).command(topics, name, payload)
-    event = send(settings, topics, name, payload, wait_s)
+    event, status = send(settings, topics, name, payload, wait_s, expires_s)
     if event is None:
-        message = f"nothing heard of {device} in {wait_s:g} s; it may still come to it"
         if as_json:
-            output.print_json({"id": payload.id, "outcome": "unheard"})
-        output.warn(message)
+            output.print_json({"id": payload.id, "outcome": "unheard", "status": status})
+        state = f"is {status}" if status else "has never been here"
+        output.warn(f"no outcome in {wait_s:g} s: {device} {state}; it may still come to it")
         raise click.exceptions.Exit(Code.UNHEARD)
     code, line = judged(event)
     if as_json:
@@ -125,7 +125,7 @@ def sign_presses(topic: str, sign_key: Path, fleet: str, **broker: Any) -> None:
     import msgspec
 
     from edge_rt.fleet.operations import Line, Signer
-    from edge_rt.fleet.presses import Presses
+    from edge_rt.fleet.presses import EXPIRES_S, Presses
 
     presses = Presses(Signer(sign_key), fleet, topic)
     line = Line(_settings(fleet, **broker), presses.filters)
@@ -149,8 +149,8 @@ def sign_presses(topic: str, sign_key: Path, fleet: str, **broker: Any) -> None:
             if order is None:
                 continue
             body = msgspec.json.encode(order.payload)
-            sent = line.publish(f"{order.topics.base}/cmd/{order.name}", body)
-            result = "cancel signed" if sent is not None else "lost: no connection; press again"
+            sent = line.publish(f"{order.topics.base}/cmd/{order.name}", body, EXPIRES_S)
+            result = "cancel signed" if sent else "lost: no connection; press again"
             output.say(f"{order.topics.device}: {result}")
         if line.error != error:
             error = line.error

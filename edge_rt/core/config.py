@@ -20,7 +20,7 @@ from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.wake import WakeRules
 
 # A fleet or device name becomes a topic level and an ACL entry: no separator, no wildcard.
-TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 

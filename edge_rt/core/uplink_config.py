@@ -75,3 +75,5 @@ class MqttConfig(Struct, frozen=True):
             raise ValueError("insecure sends everything in the clear; remove it, or ca and cert")
         if self.signed_receipts and not self.operations_key:
             raise ValueError("signed_receipts needs operations_key; set both, or neither")
+        if self.home_assistant.ok_topic and not self.operations_key:
+            raise ValueError("home_assistant.ok_topic needs operations_key: presses are signed")

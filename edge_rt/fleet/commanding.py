@@ -5,16 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from edge_rt.adapters.mqtt import Settings
 from edge_rt.core.errors import DaemonError, InputError
 from edge_rt.core.remote_command import Payload
-from edge_rt.core.uplink_wire import Topics
+from edge_rt.core.uplink_wire import Topics, decode_status
 from edge_rt.core.wire import Event, decode
 from edge_rt.fleet.operations import Line
+
+
+class Heard(NamedTuple):
+    """The outcome, None if it did not come; the device's last status, empty if it never had one."""
+
+    event: Event | None
+    status: str
 
 
 class Code(IntEnum):
@@ -55,34 +62,38 @@ def send(
     name: str,
     payload: Payload,
     wait_s: float,
+    expiry_s: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
-) -> Event | None:
-    """Send it until its outcome is heard; None when that does not come within `wait_s`.
+) -> Heard:
+    """Send it until its outcome is heard, or `wait_s` is over.
 
+    expiry_s  the broker drops it when the device was away for so long: that helps a device without
+              a clock; 0: never
     A lost connection sends the same again; a device acts on it once.
-    Raises DaemonError when the broker refuses it.
+    Raises DaemonError when the broker refuses it, or is not there.
     """
-    line = Line(settings, [topics.event("device")], clock=clock)
+    line = Line(settings, [topics.event("device"), topics.status], clock=clock)
     topic, body = f"{topics.base}/cmd/{name}", msgspec.json.encode(payload)
     end_s = clock() + wait_s
-    sent = False
+    sent, status = False, ""
     try:
         while (left_s := end_s - clock()) > 0:
             for fact in line.turn(min(left_s, 1.0)):
-                event = _outcome(fact.payload, payload.id)
-                if event is not None:
-                    return event
+                if fact.topic == topics.status:
+                    status = _status(fact.payload)
+                elif (event := _outcome(fact.payload, payload.id)) is not None:
+                    return Heard(event, status)
             if line.denied:
                 raise DaemonError(f"{topics.device}: {line.denied}; see its access list")
             if not line.ready:
                 sent = False
             elif not sent:
-                sent = line.publish(topic, body) is not None
+                sent = line.publish(topic, body, expiry_s)
     finally:
         line.close()
     if line.error:
         raise DaemonError(f"no connection to the broker in {wait_s:g} s: {line.error}; see --host")
-    return None
+    return Heard(None, status)
 
 
 def judged(event: Event) -> tuple[Code, str]:
@@ -99,6 +110,13 @@ def details(event: Event) -> dict[str, Any]:
     """What else the device told of it."""
     known = ("id", "name", "outcome", "reason")
     return {key: value for key, value in event.data.items() if key not in known}
+
+
+def _status(payload: bytes) -> str:
+    try:
+        return decode_status(payload).status
+    except InputError:  # it is only for a hint
+        return ""
 
 
 def _outcome(payload: bytes, id: str) -> Event | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import random as random_module
 import secrets
@@ -144,10 +145,12 @@ class Line:
                     self._closed(fact)
         return found
 
-    def publish(self, topic: str, payload: bytes) -> int | None:
-        """QoS 1, not retained; the token, or None without a connection."""
+    def publish(self, topic: str, payload: bytes, expiry_s: float = 0.0) -> bool:
+        """QoS 1, not retained; False without a connection. expiry_s: as of adapters.mqtt."""
         self.denied = ""
-        return self._mqtt.publish(topic, payload) if self.ready else None
+        if not self.ready:
+            return False
+        return self._mqtt.publish(topic, payload, expiry_s=math.ceil(expiry_s)) is not None
 
     def close(self) -> None:
         """Say goodbye to the broker."""

@@ -152,9 +152,16 @@ class RemoteCommands:
         if RULES[name].slow:
             with self._lock:
                 self._running.add(name)
-            threading.Thread(
+            worker = threading.Thread(
                 target=self._act, args=(asked,), name=f"command-{name}", daemon=True
-            ).start()
+            )
+            try:
+                worker.start()
+            except RuntimeError as error:  # no more threads to be had just now
+                log.error("commands: %s: %s", name, error)
+                with self._lock:
+                    self._running.discard(name)
+                self._end(id, name, "failed", "failed", {})
         else:
             self._act(asked)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -87,13 +88,15 @@ class Fleet:
         self.key = key
         self.capsys = capsys
 
-    def __call__(self, name: str, *args: str, sign: bool = True) -> tuple[int, dict[str, Any]]:
+    def __call__(
+        self, name: str, *args: str, sign: bool = True, more: tuple[str, ...] = ()
+    ) -> tuple[int, dict[str, Any]]:
         """Exit code and outcome."""
         pairs = [word for arg in args for word in ("--arg", arg)]
         signed = ["--sign-key", str(self.key)] if self.key is not None and sign else []
         self.capsys.readouterr()
-        words = ["fleet", "command", "dev1", name, *pairs, *signed, *self.words, "--json"]
-        code = main(words)
+        words = ["fleet", "command", "dev1", name, *pairs, *signed, *self.words, *more]
+        code = main([*words, "--json"])
         said = self.capsys.readouterr()
         assert said.out, said.err
         return code, json.loads(said.out)
@@ -208,6 +211,31 @@ def test_a_replay_does_nothing_also_after_a_kill(
         assert outcomes(running)[-1] == ("refused", "replayed", False)
         assert falls(running)["state"] == "monitoring"
     client.close()
+
+
+def test_a_broker_keeps_no_command_past_its_time_for_a_device_that_is_away(
+    make_broker: Callable[..., Broker],
+    pki: Pki,
+    tmp_path: Path,
+    key: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broker = make_broker(pki)
+    fleet = Fleet(broker, key, capsys)
+    sent = config(broker, operations_key=f"{key}.pub")
+    with daemon(tmp_path, sent) as running:
+        running.wait(lambda: running.status()["mqtt"]["state"] == "online", "the connection")
+        running.stop(signal.SIGKILL)
+    code, told = fleet("disarm", "what=falls", more=("--expires-s", "1", "--wait-s", "2"))
+    assert (code, told["outcome"], told["status"]) == (75, "unheard", "offline")
+    code, told = fleet("cancel", more=("--expires-s", "60", "--wait-s", "1"))
+    assert (code, told["outcome"]) == (75, "unheard")
+    with daemon(tmp_path, sent) as running:
+        # The broker delivers in order: had it kept the first one, that would have come before.
+        running.wait(lambda: "device.command" in running.kinds(), "the outcome of the second")
+        outcomes = [e["data"] for e in running.events() if e["type"] == "edge_rt.device.command"]
+        assert [(o["name"], o["reason"]) for o in outcomes] == [("cancel", "not_possible")]
+        assert falls(running)["state"] == "monitoring"
 
 
 def test_without_a_key_only_harmless_commands_are_taken(
@@ -365,6 +393,9 @@ def test_where_receipts_must_be_signed_others_do_not_count(
 
 # ---- what nobody should send ----
 
+# The broker hangs up on who sends a packet of more than 128 KiB.
+LARGEST = 120 * 1024
+
 _leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 _json = st.recursive(
     _leaves,
@@ -380,7 +411,7 @@ _json = st.recursive(
     max_leaves=20,
 ).map(msgspec.json.encode)
 _deep = st.builds(
-    lambda opening, count, end: opening * count + end,
+    lambda opening, count, end: (opening * count)[:LARGEST] + end,
     st.sampled_from([b"[", b'{"a":', b'{"settings":', b'{"id":"a","args":', b'{"receipt":[']),
     st.integers(100, 8000),
     st.sampled_from([b"", b"1", b"]" * 50]),
@@ -388,7 +419,7 @@ _deep = st.builds(
 _large = st.builds(
     lambda start, count: start + b"x" * count,
     st.sampled_from([b"", b'{"id":"', b'{"version":1,"settings":{"', b'{"logid":"']),
-    st.sampled_from([16 * 1024, 64 * 1024, 120 * 1024]),
+    st.sampled_from([16 * 1024, 64 * 1024, LARGEST]),
 )
 _bodies = st.one_of(st.binary(max_size=200), _json, _deep, _large)
 _topics = st.sampled_from(["ack", "cmd/self_test", "cmd/cancel", "cmd/Über", "twin/desired"])
@@ -415,10 +446,14 @@ def is_bad(topic: str, body: bytes) -> bool:
 def test_nonsense_on_every_topic_is_counted_and_ends_nothing(
     make_broker: Callable[..., Broker], pki: Pki, tmp_path: Path, examples: int
 ) -> None:
-    broker = make_broker(pki)
+    broker = make_broker(pki, more="log_type subscribe")
     clients = {name: publisher(broker, name) for name in ("@operator", "@receiver")}
     with daemon(tmp_path, config(broker)) as running:
         running.wait(lambda: running.status()["mqtt"]["state"] == "online", "the connection")
+        broker.wait_for_log(f"{DEV1.base}/cmd/+")
+        log = (broker.folder / "log").read_text()
+        heard = set(re.findall(rf"{DEV1.base}/(\S+)", log))
+        assert heard == {"ack", "cmd/+", "twin/desired"}, "send to every topic that is subscribed"
         expected = 0
 
         def counted() -> bool:

@@ -147,6 +147,10 @@ def test_settings_from_afar_are_applied_live_and_survive_a_restart(
         ({"key": ""}, "cert and key belong together"),
         ({"hots": "x"}, "did you mean 'host'"),
         ({"insecure": True}, "insecure sends everything in the clear"),
+        ({"signed_receipts": True}, "needs operations_key"),
+        ({"home_assistant": {"ok_topic": "ok"}}, "needs operations_key"),
+        ({"operations_key": "/nowhere/ops.pub"}, "/nowhere/ops.pub"),
+        ({"operations_key": "/etc/passwd"}, "no Ed25519 public key"),
     ],
 )
 def test_a_wrong_configuration_is_one_line(
