@@ -200,6 +200,15 @@ def test_what_is_no_command(name: str, payload: bytes, complaint: str) -> None:
         decode_command(DEV1, name, payload)
 
 
+@given(st.text(max_size=8) | st.sampled_from(sorted(RULES)), st.binary(max_size=64))
+def test_any_bytes_are_a_command_or_refused(name: str, payload: bytes) -> None:
+    try:
+        asked = decode_command(DEV1, name, payload)
+    except InputError:
+        return
+    assert asked.payload.id
+
+
 values = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=8)
 payloads = st.builds(
     Payload,

@@ -124,6 +124,16 @@ def publisher(broker: Broker, name: str) -> Mqtt:
     return client
 
 
+def while_serving(client: Mqtt, condition: Callable[[], Any]) -> Callable[[], Any]:
+    """The condition, with the client's connection served in between."""
+
+    def look() -> Any:
+        client.poll(0.01)
+        return condition()
+
+    return look
+
+
 def falls(running: Running) -> dict[str, Any]:
     found: dict[str, Any] = running.status()["falls"]
     return found
@@ -191,8 +201,8 @@ def test_a_replay_does_nothing_also_after_a_kill(
 
     def send(running: Running, body: bytes, count: int) -> None:
         assert client.publish(f"{DEV1.base}/cmd/disarm", body) is not None
-        running.wait(lambda: client.poll(0.05) or len(outcomes(running)) == count, "the outcome")
-        running.wait(lambda: len(outcomes(running)) == count, "the outcome")
+        heard = while_serving(client, lambda: len(outcomes(running)) == count)
+        running.wait(heard, "the outcome")
 
     sent = config(broker, operations_key=f"{key}.pub")
     with daemon(tmp_path, sent) as running:
@@ -210,6 +220,33 @@ def test_a_replay_does_nothing_also_after_a_kill(
         send(running, older, 3)
         assert outcomes(running)[-1] == ("refused", "replayed", False)
         assert falls(running)["state"] == "monitoring"
+    client.close()
+
+
+def test_a_command_cut_off_by_a_kill_is_told_as_such_and_not_done_again(
+    make_broker: Callable[..., Broker], pki: Pki, tmp_path: Path
+) -> None:
+    broker = make_broker(pki)
+    client = publisher(broker, "@operator")
+    body = msgspec.json.encode(Payload("i1"))
+
+    def commands(running: Running) -> list[dict[str, Any]]:
+        return [e["data"] for e in running.events() if e["type"] == "edge_rt.device.command"]
+
+    with daemon(tmp_path, config(broker)) as running:
+        running.wait(lambda: running.status()["mqtt"]["state"] == "online", "the connection")
+        assert client.publish(f"{DEV1.base}/cmd/self_test", body) is not None
+        begun = "command from afar: self_test i1"
+        running.wait(while_serving(client, lambda: begun in running.log), "its start")
+        running.stop(signal.SIGKILL)
+    with daemon(tmp_path, config(broker)) as running:
+        running.wait(lambda: running.status()["mqtt"]["state"] == "online", "the connection")
+        assert client.publish(f"{DEV1.base}/cmd/self_test", body) is not None
+        told = while_serving(client, lambda: len(commands(running)) == 2)
+        running.wait(told, "both outcomes")
+        cut_off = {"id": "i1", "name": "self_test", "outcome": "failed", "reason": "interrupted"}
+        assert commands(running) == [cut_off, {**cut_off, "repeat": True}]
+        assert running.log.count(f"{begun}\n") == 1
     client.close()
 
 
@@ -483,10 +520,8 @@ def test_nonsense_on_every_topic_is_counted_and_ends_nothing(
         # All is well: a desired version is taken, falls are watched, nothing is wrong.
         wanted = msgspec.json.encode({"version": 1, "settings": {"falls": {"threshold": 0.65}}})
         assert clients["@operator"].publish(f"{DEV1.base}/twin/desired", wanted) is not None
-        running.wait(
-            lambda: clients["@operator"].poll(0.0) or "settings of version 1" in running.log,
-            "the settings",
-        )
+        taken = while_serving(clients["@operator"], lambda: "settings of version 1" in running.log)
+        running.wait(taken, "the settings")
         hops = falls(running)["hops"]
         running.wait(lambda: falls(running)["hops"] > hops, "falls to go on")
         assert running.status()["mqtt"]["connects"] == 1
