@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from edge_rt.core.errors import DaemonError, EdgeRtError, PublisherError, StorageError
+from edge_rt.core.errors import EdgeRtError, PublisherError, StorageError
+from edge_rt.core.remote_command import Refused
 from edge_rt.core.update import Event, objection, objection_to_rollback, step
 from edge_rt.core.update_record import SLOTS, Candidate, Notice, Place, Record, State, spare
 from edge_rt.core.wire import Event as LoggedEvent
@@ -109,10 +110,10 @@ class TaskUpdate:
             self._move(Event.REFUSED, reason=reason)
 
     def roll_back(self, by: str) -> dict[str, Any]:
-        """A person wants the previous model. Raises DaemonError if that cannot be."""
+        """A person wants the previous model. Raises Refused if that cannot be."""
         objections = objection_to_rollback(self.record, self.journal.floor())
         if objections:
-            raise DaemonError(f"{self.journal.task}: {objections}")
+            raise Refused("not_possible", f"{self.journal.task}: {objections}")
         self._move(Event.ROLLBACK, reason=f"asked for by {by}")
         self._follow()
         return self.report()

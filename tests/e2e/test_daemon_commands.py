@@ -286,7 +286,7 @@ def test_without_a_key_only_harmless_commands_are_taken(
     fleet = Fleet(broker, key, capsys)
     with daemon(tmp_path, config(broker)) as running:
         assert fleet("disarm", "what=falls")[1]["reason"] == "not_configured"
-        assert fleet("model_rollback", "task=fall", sign=False)[1]["reason"] == "not_available"
+        assert fleet("model_rollback", "task=fall", sign=False)[1]["reason"] == "not_possible"
         assert fleet("enrol_window", "name=Ada", sign=False)[1]["reason"] == "not_available"
         assert fleet("self_test", "what=x", sign=False)[1]["reason"] == "bad_arguments"
         hops = falls(running)["hops"]
