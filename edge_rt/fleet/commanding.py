@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from enum import IntEnum
@@ -32,6 +33,8 @@ class Code(IntEnum):
     REFUSED = 5
     UNHEARD = 75  # sysexits.h: a temporary failure, to be tried again
 
+
+AGAIN_S = 5.0
 
 # What a person can do about a reason.
 REMEDIES = {
@@ -69,26 +72,29 @@ def send(
 
     expiry_s  the broker drops it when the device was away for so long: that helps a device without
               a clock; 0: never
-    A lost connection sends the same again; a device acts on it once.
+    It is sent again after AGAIN_S, a lost connection, or when the device comes back: a broker keeps
+    nothing for a device that it has never seen. A device acts on it once.
     Raises DaemonError when the broker refuses it, or is not there.
     """
     line = Line(settings, [topics.event("device"), topics.status], clock=clock)
     topic, body = f"{topics.base}/cmd/{name}", msgspec.json.encode(payload)
     end_s = clock() + wait_s
-    sent, status = False, ""
+    sent_s, status = -math.inf, ""
     try:
         while (left_s := end_s - clock()) > 0:
             for fact in line.turn(min(left_s, 1.0)):
                 if fact.topic == topics.status:
-                    status = _status(fact.payload)
+                    before, status = status, _status(fact.payload)
+                    if before and status == "online":
+                        sent_s = -math.inf
                 elif (event := _outcome(fact.payload, payload.id)) is not None:
                     return Heard(event, status)
             if line.denied:
                 raise DaemonError(f"{topics.device}: {line.denied}; see its access list")
             if not line.ready:
-                sent = False
-            elif not sent:
-                sent = line.publish(topic, body, expiry_s)
+                sent_s = -math.inf
+            elif clock() - sent_s >= AGAIN_S and line.publish(topic, body, expiry_s):
+                sent_s = clock()
     finally:
         line.close()
     if line.error:

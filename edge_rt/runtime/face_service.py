@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 WORKER_MODULE = "edge_rt.runtime.face_worker"
 TURN_S = 0.2
+RESTART_S = 5.0  # a worker is killed, not asked
 START_S = 20.0  # loading models on the slowest board, before the first beat
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # a worker that always crashes must not eat the CPU
 STEADY_S = 60.0  # alive for so long: the next fault starts at the shortest back-off again
@@ -132,8 +133,13 @@ class FaceService:
         return self._monotonic() - self._turned_s
 
     def restart(self) -> None:
-        """Replace the worker by a new one, at once."""
-        self._post(("restart", None, None))
+        """End the worker; a new one starts at once. Raises DaemonError."""
+        answer: Future[dict[str, Any]] = Future()
+        self._post(("restart", None, answer))
+        try:
+            answer.result(RESTART_S)
+        except TimeoutError:
+            raise DaemonError("the face service did not answer; see edge-rt status") from None
 
     def replace(self, arguments: Sequence[str]) -> None:
         """Replace the worker by one with another command line, at once."""
@@ -227,12 +233,14 @@ class FaceService:
             case ("arm", on, _):
                 self._armed = on
                 self._tell(Arm(on))
-            case ("restart", arguments, _):
+            case ("restart", arguments, answer):
                 self._arguments = arguments or self._arguments
                 log.warning("faces: the worker is replaced, as somebody asked for")
                 self._problem, self._retry_s = "restarted by a command", 0.0
                 self._restarts += 1
                 self._drop_worker()
+                if answer is not None:
+                    answer.set_result({})
             case _:
                 pass  # the last words of a worker that was already replaced
 
