@@ -23,13 +23,13 @@ from e2e.test_uplink_outage import PEER, Namespace, ip
 from e2e.uplink_peer import Peer
 from updates import Fleet, config_for
 
-from edge_rt.adapters.bundle_files import read_bundle
+from edge_rt.adapters.bundle_files import read_bundle, write_manifest
 from edge_rt.core.errors import DaemonError
 from edge_rt.core.manifest import FallManifest
 from edge_rt.fleet.receiver import Receiver
 from edge_rt.fleet.store import Store
 
-SPEED = 60.0
+SPEED = 100.0
 FETCH = {
     "missing_s": 0.4,
     "patience_s": 5.0,
@@ -304,3 +304,45 @@ def test_a_fall_in_every_phase_is_alarmed_and_overtakes_the_download(
     finally:
         receiver.kill()
         receiver.wait()
+
+
+@pytest.mark.release
+def test_a_face_model_comes_by_a_new_worker_and_falls_go_on(
+    make_broker: Callable[..., Broker],
+    pki: Pki,
+    fleet: Fleet,
+    factory_bundle: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    broker = fleet.broker = make_broker(pki)
+    folder = factory_bundle("face-embed")
+    shutil.copytree(folder, tmp_path / "next")
+    manifest = {**msgspec.to_builtins(read_bundle(folder).manifest), "version": "9.1.0"}
+    del manifest["files"]
+    write_manifest(tmp_path / "next", manifest)
+    fleet.publisher().publish(tmp_path / "next", 100)
+    fleet.upload()
+    conf = config(broker, fleet.folder / "root.json", faces="trial_only")
+    conf["faces"] = {"enabled": True, "camera": {"driver": "demo"}}
+
+    def models(running: Running) -> Any:
+        return running.status()["faces"]["models"].get("face-embed")
+
+    with daemon(tmp_path, conf) as running:
+        running.wait(lambda: running.status()["falls"]["hops"] > 10, "the first windows")
+        hops, t_s = windows(running)
+        said = ["staged 9.1.0", "shadow 9.1.0", "activated 9.1.0", "confirmed 9.1.0"]
+        goes_through(running, *said)
+        assert models(running) == "9.1.0"
+        more, later_s = windows(running)
+        every_s = hop_s(factory_bundle("fall-waist"))
+        assert (more - hops) * every_s == pytest.approx(later_s - t_s, abs=2e-3)
+        assert running.stop() == 0
+    with daemon(tmp_path, conf) as running:
+        running.wait(lambda: models(running) == "9.1.0", "the worker with the confirmed model")
+        assert running.call("model_rollback", task="face-embed")["slot"] == "factory"
+        assert models(running) == manifest_version(folder)
+
+
+def manifest_version(folder: Path) -> str:
+    return read_bundle(folder).manifest.version
