@@ -110,6 +110,9 @@ class Watching:
     def seen(self) -> dict[str, Any]:
         return {"windows": 1}
 
+    def status(self) -> dict[str, Any]:
+        return self.seen()
+
     def close(self) -> None: ...
 
 

@@ -19,6 +19,9 @@ class NoShadow:
     def seen(self) -> dict[str, Any]:
         return {}
 
+    def status(self) -> dict[str, Any]:
+        return {}
+
     def close(self) -> None: ...
 
 
@@ -60,6 +63,9 @@ class FaceTrial:
 
     def seen(self) -> dict[str, Any]:
         return self._now()._asdict()
+
+    def status(self) -> dict[str, Any]:
+        return {**self.seen(), "of_hours": self._span_h}
 
     def close(self) -> None: ...
 

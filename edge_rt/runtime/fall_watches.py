@@ -72,6 +72,9 @@ class ShadowWatch:
     def seen(self) -> dict[str, Any]:
         return self._runner.seen()
 
+    def status(self) -> dict[str, Any]:
+        return self._runner.status()
+
     def close(self) -> None:
         self._service.listen(None)
         self._runner.close()
@@ -98,6 +101,9 @@ class TrialWatch:
 
     def verdict(self) -> Verdict | None:
         return judge_trial(self._tally(), self._policy)
+
+    def status(self) -> dict[str, Any]:
+        return {**self._tally().save(), "of_hours": self._policy.span_h}
 
     def seen(self) -> dict[str, Any]:
         return {"tally": self._tally().save(), "clean": self._clean}

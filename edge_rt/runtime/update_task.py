@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEEP_S = 60.0  # so much of a day's watching may be seen twice after a power cut
+# So much of a day's watching is lost by a power cut; a shadow has up to 120 kB to keep, and cards
+# wear out.
+KEEP_S = 600.0
 FLUSH_S = 5.0  # a full or read-only disk is tried again so often
 Announcer = Callable[[str, str, Mapping[str, Any]], "Future[LoggedEvent]"]
 
@@ -157,7 +159,7 @@ class TaskUpdate:
 
     def status(self) -> dict[str, Any]:
         """The report, and more for who looks closely."""
-        watching = self._watch[1].seen() if self._watch else None
+        watching = self._watch[1].status() if self._watch else None
         return {
             **self.report(),
             "step": self.record.step,
