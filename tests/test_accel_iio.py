@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from driven import DrivenTime
-from iio_tree import IioTree
+from iio_tree import MPU6050, IioTree
 
 from edge_rt.adapters.accel_iio import IioAccelerometer, find_device
 from edge_rt.core.config import IioSource
@@ -80,6 +80,23 @@ def test_range_and_rate_are_set_where_they_can_be(tree: IioTree) -> None:
     assert float((folder / "in_accel_scale").read_text()) == 0.002392
     assert float((folder / "sampling_frequency").read_text()) == 200
     sensor.close()
+
+
+def test_without_bits_the_largest_scale_is_taken(tree: IioTree) -> None:
+    """A device without an interrupt has no buffer and no scan_elements: 2 g must not stay."""
+    bare = {name: None for name in MPU6050 if name.startswith(("scan_elements", "buffer"))}
+    folder = tree.device(**bare)
+    sensor = accel(tree, mode="auto", range_g=8)
+    sensor.open()
+    assert float((folder / "in_accel_scale").read_text()) == G16
+    block = sensor.read(0.5)
+    assert block is not None and block.acc_g[0, 2] == pytest.approx(1.0, rel=1e-3)
+    sensor.close()
+
+
+def test_a_nul_at_the_end_of_an_attribute(tree: IioTree) -> None:
+    tree.device(current_timestamp_clock="monotonic\n\0")
+    assert find_device("", tree.sys_root).text("current_timestamp_clock") == "monotonic"
 
 
 @pytest.mark.parametrize(

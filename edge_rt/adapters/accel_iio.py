@@ -49,7 +49,8 @@ class IioFolder:
     def text(self, name: str) -> str:
         """An attribute."""
         try:
-            return (self.path / name).read_text("ascii").strip()
+            # Kernel 6.1 ends current_timestamp_clock with a NUL.
+            return (self.path / name).read_text("ascii").strip(" \t\n\0")
         except (OSError, UnicodeDecodeError) as error:
             raise self.error(name, error) from None
 

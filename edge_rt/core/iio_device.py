@@ -92,11 +92,15 @@ class IioDevice:
         return None if bits is None else float(self.gains()[1].min() * 2 ** (bits - 1))
 
     def set_range(self, range_g: float) -> None:
-        """Choose the smallest scale that reaches it, where it can be chosen."""
+        """Choose the smallest scale that reaches it, where it can be chosen.
+
+        Without a buffer a device does not tell the bits of a count, and so no range: then it gets
+        its largest scale. Resolution may be lost by that, the peak of a fall may not.
+        """
         available, bits = self.numbers("in_accel_scale_available"), self.bits()
-        if not available or bits is None:
+        if not available:
             return
-        scale = nearest_scale(available, range_g, bits)
+        scale = max(available) if bits is None else nearest_scale(available, range_g, bits)
         if abs(self.number("in_accel_scale") / scale - 1.0) > 0.01:
             self.write("in_accel_scale", f"{scale:.6f}")
 
