@@ -133,7 +133,18 @@ def test_an_unknown_kind_is_named(setup: Setup) -> None:
 
 # ---- scripts/install, up to where it would change something; the rest: e2e/test_service.py ----
 
-INSTALL_TOOLS = ("awk", "cut", "find", "realpath", "sed", "sort", "xargs", "basename", "readlink")
+INSTALL_TOOLS = (
+    "awk",
+    "cut",
+    "grep",
+    "find",
+    "realpath",
+    "sed",
+    "sort",
+    "xargs",
+    "basename",
+    "readlink",
+)
 DISK = "echo; echo disk 9000000 1 8000 1% /"
 
 
@@ -215,6 +226,13 @@ def test_install_without_a_network_asks_for_packages_by_name(
     add_command(machine, "python3", "exit 1")
     done = install("--dry-run", "--offline", str(tmp_path))
     assert "needs the packages python3 python3-venv: install them" in done.stderr
+
+
+def test_install_takes_picamera2_from_debian(install: Setup) -> None:
+    done = install("--dry-run", "--picamera2")
+    assert "would run: env DEBIAN_FRONTEND=noninteractive apt-get install" in done.stderr
+    assert "python3-picamera2" in done.stderr
+    assert "would run: /usr/bin/python3 -m venv --system-site-packages" in done.stderr
 
 
 def test_uninstall_says_what_it_would_remove(repository: Path) -> None:
