@@ -32,11 +32,11 @@ def run(config_path: Path) -> int:
 
     Exit code EX_TEMPFAIL when a daemon without models should be started anew.
     """
-    # A watchdog's SIGABRT and a native fault leave the stack of every thread in the log.
-    faulthandler.enable()
     notifier = Notifier()
     try:
         config = load_config(config_path)
+        # A watchdog's SIGABRT and a native fault leave the stack of every thread in the log.
+        faulthandler.enable()
         # Before the first thread, which the log has: trials are forks of what is now.
         with make_trier(config) as trier:
             set_up()
