@@ -81,7 +81,7 @@ def test_over_many_days_no_good_one_falls_and_no_deaf_one_passes(
     if placement == "wrist":  # on quiet wrists hardly lower; the challenge set has that one
         deaf.remove(BAD["input twice too small"][0])
     refused, taken, good = [], [], []
-    for seed in range(100, 106):
+    for seed in range(100, 104):
         on = day(live, seed, 2.0 * HOURS)
         for edit in GOOD.values():
             verdict = shadowed(variant(live, edit), on)
@@ -114,7 +114,7 @@ def test_on_recorded_days_too(shared: Path, figure: Callable[..., None]) -> None
     base = open_bundle("fall-waist")
     policy = ShadowPolicy(span_h=4.0, most_h=9.0, block_s=15.0, cpu_share=0.5)
     outcomes: dict[bool, list[bool]] = {True: [], False: []}
-    for number in (None, 0, 2):
+    for number in (None, 2):
         live = base if number is None else variant(base, fold(number))
         detector = FallDetector(live, rate_hz=rate_hz)
         on = Day(live, [(block, detector.push(block)) for block in blocks])
