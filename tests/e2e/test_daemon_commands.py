@@ -383,6 +383,7 @@ def test_the_button_im_ok_cancels_by_a_signature(
     sent["falls"]["source"]["speed"] = 5.0
     sent["mqtt"]["home_assistant"] = {"enabled": True, "ok_topic": OK}
     with signing(broker, key) as process, daemon(tmp_path, sent) as running:
+        running.wait(lambda: running.status()["mqtt"]["state"] == "online", "the connection")
         running.wait(lambda: falls(running)["state"] == "prealarm", "the pre-alarm")
         assert home.publish(f"{DEV1.base}/cmd/cancel", b"{}") is not None  # refused by the ACL
         assert home.publish(OK, msgspec.json.encode(press)) is not None
