@@ -24,7 +24,7 @@ from edge_rt.adapters.templates import STORE_NAME, TemplateStore, load_key
 from edge_rt.core.errors import DaemonError, InputError
 from edge_rt.core.unlock import Counters
 from edge_rt.runtime.backup import backup, factory_reset, restore
-from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME, UNLOCK_NAME
+from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME, MODELS_NAME, UNLOCK_NAME, UPDATES_NAME
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.restoring import finish_restore
 from edge_rt.runtime.stamps import Stamps
@@ -278,3 +278,19 @@ def test_a_factory_reset_forgets_all(tmp_path: Path, state: Path, archive: Path)
     assert (tmp_path / "outside" / "file").exists()
     fill(state, 1, "Cy")
     assert content(state)[:2] == (1, ["Cy"])
+
+
+def test_models_stay_on_their_device(tmp_path: Path, state: Path) -> None:
+    """They come again, signed; what a device has tried is about that device alone."""
+    slot = state / MODELS_NAME / "fall" / "a"
+    slot.mkdir(parents=True)
+    (slot / "model.toml").write_text("a confirmed model")
+    (state / UPDATES_NAME).mkdir()
+    saved = backup(state, tmp_path / "with-models.tar.gz")
+    assert not [name for name in saved["files"] if "model" in name or "updates" in name]
+    restore(tmp_path / "with-models.tar.gz", tmp_path / "other")
+    assert not (tmp_path / "other" / MODELS_NAME).exists()
+    restore(tmp_path / "with-models.tar.gz", state)
+    assert (slot / "model.toml").read_text() == "a confirmed model"
+    factory_reset(state, confirmed=True)
+    assert os.listdir(state) == ["state.lock"]

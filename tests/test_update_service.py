@@ -82,6 +82,7 @@ class Site:
             device="hall",
             version="0.1.0",
             changed=self.reports.append,
+            turn_s=0.02,
         )
         self.service.start()
 

@@ -41,6 +41,7 @@ class UpdateService:
     source   None: nothing comes from afar, but what is there can be shown and rolled back
     device   name of this device, for rollouts; version: of this runtime
     changed  called with the report whenever that has changed; returns at once
+    turn_s   looks this often what is to be done
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class UpdateService:
         device: str,
         version: str,
         changed: Callable[[dict[str, Any]], None],
+        turn_s: float = TURN_S,
     ) -> None:
         self._source = source
         self._tasks = {task.journal.task: task for task in tasks}
         self._device = device
         self._version = version
         self._changed = changed
+        self._turn_s = turn_s
         self._catalog: Catalog | None = None
         self._inbox: queue.Queue[_Item] = queue.Queue(MAX_WAITING)
         self._wanted: set[str] = set()  # sha256 of what was fetched, to be discarded in the end
@@ -136,7 +139,7 @@ class UpdateService:
 
     def _turn(self) -> None:
         with contextlib.suppress(queue.Empty):
-            self._take(self._inbox.get(timeout=TURN_S))
+            self._take(self._inbox.get(timeout=self._turn_s))
         if self._catalog is not None:
             for task in self._tasks.values():
                 self._compare(task, self._catalog)
