@@ -40,6 +40,8 @@ def run_challenge(
         range_g=context.range_g,
         placement=context.placement,
     ):
+        if len(caught[0]) >= context.falls and len(quiet[0]) >= context.activities:
+            break
         for k, bundle in enumerate(bundles):
             if case.is_fall and len(caught[k]) < context.falls:
                 delay_s, before = fall_delay(bundle, rules[k], case)
