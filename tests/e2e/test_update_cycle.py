@@ -27,7 +27,7 @@ from edge_rt.adapters.bundle_files import read_bundle, write_manifest
 from edge_rt.adapters.trials import Trial, write_trials
 from edge_rt.core.errors import DaemonError
 from edge_rt.core.manifest import FallManifest
-from edge_rt.falls.simulate import simulate
+from edge_rt.falls.simulate import ACTIVITIES, Script, simulate
 from edge_rt.fleet.receiver import Receiver
 from edge_rt.fleet.store import Store
 
@@ -60,13 +60,33 @@ def waist(factory_bundle: Callable[[str], Path]) -> Path:
     return factory_bundle("fall-waist")
 
 
-def config(broker: Broker, root: Path, scene: str = "walking", **updates: Any) -> dict[str, Any]:
+@pytest.fixture
+def day(tmp_path: Path) -> dict[str, Any]:
+    """A replayed sensor at 50 Hz: a busy day in two minutes without a fall, again and again."""
+    kinds = ("walking", "sitting", "lying", "bending")  # no impact: nothing is suspected
+    script = tuple(entry for kind in kinds for entry in ACTIVITIES[kind])
+    record(tmp_path / "day.npz", script)
+    return replay(tmp_path / "day.npz", SPEED)
+
+
+def record(path: Path, script: Script) -> float:
+    """Write a simulated recording; its length in s."""
+    acc_g = simulate(script, 3, rate_hz=50.0, placement="waist").block.acc_g
+    write_trials(path, [Trial("s", "day", "a day", False, "waist", 50.0, acc_g)])
+    return len(acc_g) / 50.0
+
+
+def replay(path: Path, speed: float) -> dict[str, Any]:
+    return {"driver": "replay", "file": str(path), "repeat": True, "speed": speed}
+
+
+def config(broker: Broker, root: Path, source: dict[str, Any], **updates: Any) -> dict[str, Any]:
     assert broker.pki is not None
     cert, key = broker.pki.client("dev1")
     return {
         "device": {"fleet": "home", "name": "dev1"},
         "falls": {
-            "source": {"driver": "simulated", "scene": scene, "seed": 3, "speed": SPEED},
+            "source": source,
             "alarm": {"cancel_window_s": 10.0, "escalated_window_s": 5.0},
         },
         "mqtt": {
@@ -115,11 +135,16 @@ def offer(fleet: Fleet, folder: Path, waist: Path, edit: Edit, version: str, **m
 
 
 def test_from_publish_to_confirmed_and_back_by_hand(
-    make_broker: Callable[..., Broker], pki: Pki, fleet: Fleet, waist: Path, tmp_path: Path
+    make_broker: Callable[..., Broker],
+    pki: Pki,
+    fleet: Fleet,
+    waist: Path,
+    day: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     broker = fleet.broker = make_broker(pki)
     offer(fleet, tmp_path, waist, NEVER, "9.0.0")
-    with daemon(tmp_path, config(broker, fleet.folder / "root.json")) as running:
+    with daemon(tmp_path, config(broker, fleet.folder / "root.json", day)) as running:
         running.wait(lambda: running.status()["falls"]["hops"] > 10, "the first windows")
         hops, t_s = windows(running)
         goes_through(running, "staged 9.0.0", "rejected 9.0.0")
@@ -136,7 +161,7 @@ def test_from_publish_to_confirmed_and_back_by_hand(
         task = running.call("model_status")["tasks"]["fall"]
         assert (task["version"], task["slot"], task["state"]) == ("9.1.0", "a", "idle")
         running.stop()
-    with daemon(tmp_path, config(broker, fleet.folder / "root.json")) as running:
+    with daemon(tmp_path, config(broker, fleet.folder / "root.json", day)) as running:
         assert running.call("model_status")["tasks"]["fall"]["version"] == "9.1.0"
         answer = running.call("model_rollback", task="fall")
         assert answer["slot"] == "factory"
@@ -157,11 +182,16 @@ def reason(running: Running, event: str) -> str:
 
 @pytest.mark.release
 def test_worse_models_are_stopped_without_a_person(
-    make_broker: Callable[..., Broker], pki: Pki, fleet: Fleet, waist: Path, tmp_path: Path
+    make_broker: Callable[..., Broker],
+    pki: Pki,
+    fleet: Fleet,
+    waist: Path,
+    day: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     """On a stream without a fall; the good model stays live throughout."""
     broker = fleet.broker = make_broker(pki)
-    with daemon(tmp_path, config(broker, fleet.folder / "root.json")) as running:
+    with daemon(tmp_path, config(broker, fleet.folder / "root.json", day)) as running:
         for number, (edit, more, stage) in enumerate(WORSE.values()):
             version = f"9.{number}.0"
             offer(fleet, tmp_path, waist, edit, version, **more)
@@ -242,16 +272,9 @@ SLOWER = 10.0
 SHADOW_PATIENCE_S = 300.0
 
 
-def record_falls(path: Path) -> float:
-    """A recording at 50 Hz with a fall every two minutes or so, if repeated; its length in s.
-
-    Each alarm drops the download's connection, which costs what is in flight: more than one a
-    minute, and nothing would come over a thin line.
-    """
-    script = (("walk", 20.0), "fall", ("lie", 16.0), "get_up", ("walk", 70.0))
-    acc_g = simulate(script, 3, rate_hz=50.0, placement="waist").block.acc_g
-    write_trials(path, [Trial("s", "day", "a day", True, "waist", 50.0, acc_g)])
-    return len(acc_g) / 50.0
+# A fall every two minutes of signal. Each alarm drops the download's connection and what is
+# in flight on it: with one every few seconds nothing would come over a thin line.
+FALL_NOW_AND_THEN: Script = (("walk", 20.0), "fall", ("lie", 16.0), "get_up", ("walk", 70.0))
 
 
 @pytest.mark.release
@@ -262,8 +285,8 @@ def test_a_model_that_misbehaves_on_trial_is_left_without_a_person(
     broker = fleet.broker = make_broker(pki)
     offer(fleet, tmp_path, waist, same, "9.1.0")
     strict = {"alarms_per_day": 1e-6, "trial_h": 1.0}
-    conf = config(broker, fleet.folder / "root.json", FALLS, **strict)
-    conf["falls"]["source"]["speed"] = SLOWER
+    source = {"driver": "simulated", "scene": FALLS, "seed": 3, "speed": SLOWER}
+    conf = config(broker, fleet.folder / "root.json", source, **strict)
     with receiving(broker, tmp_path / "site"), daemon(tmp_path, conf) as running:
         carer = Carer(running)
         carer.until("shadow 9.1.0", "activated 9.1.0", "rolled_back 9.1.0")
@@ -298,10 +321,9 @@ def test_a_fall_in_every_phase_is_alarmed_and_overtakes_the_download(
         [*cable.inside, sys.executable, str(PEER), "receiver", str(peer)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    pass_s = record_falls(tmp_path / "day.npz")
-    conf = config(broker, fleet.folder / "root.json", trial_h=0.004)
-    replay = {"driver": "replay", "file": str(tmp_path / "day.npz")}
-    conf["falls"]["source"] = {**replay, "repeat": True, "speed": SLOWER}
+    pass_s = record(tmp_path / "falls.npz", FALL_NOW_AND_THEN)
+    source = replay(tmp_path / "falls.npz", SLOWER)
+    conf = config(broker, fleet.folder / "root.json", source, trial_h=0.004)
     try:
         with daemon(tmp_path, conf) as running:
             carer = Carer(running)
@@ -328,6 +350,7 @@ def test_a_face_model_comes_by_a_new_worker_and_falls_go_on(
     pki: Pki,
     fleet: Fleet,
     factory_bundle: Callable[[str], Path],
+    day: dict[str, Any],
     tmp_path: Path,
 ) -> None:
     broker = fleet.broker = make_broker(pki)
@@ -338,7 +361,7 @@ def test_a_face_model_comes_by_a_new_worker_and_falls_go_on(
     write_manifest(tmp_path / "next", manifest)
     fleet.publisher().publish(tmp_path / "next", 100)
     fleet.upload()
-    conf = config(broker, fleet.folder / "root.json", faces="trial_only")
+    conf = config(broker, fleet.folder / "root.json", day, faces="trial_only")
     conf["faces"] = {"enabled": True, "camera": {"driver": "demo"}}
 
     def models(running: Running) -> Any:
