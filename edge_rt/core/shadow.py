@@ -60,12 +60,12 @@ class ShadowPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     most_h: float = 48.0
     block_s: float = 30.0  # a few windows, so that blocks are nearly independent of each other
     cpu_share: float = 0.05
-    # Networks trained on other people, as good as the shipped one, lie within +-0.8 of it, on
+    # Networks trained on other people, as good as the shipped one, lie within +-1 of it, on
     # recordings as on simulated days; one that scores everything 2 lower lies at -2. In between
     # is nothing to gain: 1 less costs a fall in 400 of the recorded ones, 3 less one in 80.
     lowest_shift: float = -1.3
     highest_shift: float = 1.8
-    # The same networks: 0.6 to 1.5 and 0.15 to 0.76. Made for other units: 0.1 to 0.2. The ranks
+    # The same networks: 0.6 to 1.5 and 0.15 to 0.76. Made for other units: 0.1 to 0.25. The ranks
     # only find a model that answers to nothing at all, for good ones differ on quiet days.
     least_spread: float = 0.35
     least_agreement: float = 0.05
