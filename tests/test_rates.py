@@ -11,8 +11,11 @@ import pytest
 from edge_rt.core.rates import (
     binomial_at_least,
     poisson_at_least,
+    poisson_interval,
     rate_above,
     rate_below,
+    ratio_interval,
+    share_interval,
     worse_of_pairs,
 )
 
@@ -63,3 +66,43 @@ def test_pairs() -> None:
     assert worse_of_pairs(5, 0) == pytest.approx(1 / 32)
     assert worse_of_pairs(4, 0) > 0.05 and worse_of_pairs(3, 3) > 0.5
     assert worse_of_pairs(0, 0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"),
+    # 95 % limits as tables of them give them.
+    [(0, 0.0, 3.689), (1, 0.0253, 5.572), (5, 1.623, 11.668), (10, 4.795, 18.390)],
+)
+def test_poisson_intervals_are_those_of_the_tables(count: int, low: float, high: float) -> None:
+    assert poisson_interval(count) == pytest.approx((low, high), abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [(0, 10, 0.0, 0.3085), (1, 10, 0.0025, 0.4450), (5, 10, 0.1871, 0.8129), (0, 0, 0.0, 1.0)],
+)
+def test_share_intervals_are_those_of_the_tables(
+    hits: int, n: int, low: float, high: float
+) -> None:
+    assert share_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
+    mirrored = share_interval(n - hits, n)
+    assert mirrored == pytest.approx((1.0 - high, 1.0 - low), abs=5e-5)
+
+
+def test_a_ratio_s_interval_ends_where_the_test_begins_to_reject() -> None:
+    low, high = ratio_interval(15, 24.0, 21, 168.0, alpha=0.1)
+    assert rate_above(15, 24.0, 21, 168.0, low) == pytest.approx(0.05)
+    assert rate_below(15, 24.0, 21, 168.0, high) == pytest.approx(0.05)
+    assert low < 5.0 < high
+    assert ratio_interval(0, 1.0, 0, 1.0) == (0.0, float("inf"))
+    assert ratio_interval(3, 0.0, 3, 1.0) == (0.0, float("inf"))
+
+
+def test_intervals_hold_what_they_should_as_often_as_said() -> None:
+    rng = np.random.default_rng(6)
+    for mean in (0.5, 4.0):
+        held = [low <= mean <= high for low, high in map(poisson_interval, rng.poisson(mean, 200))]
+        assert sum(held) >= 184  # 95 % and more, less two standard errors
+    pairs = zip(rng.poisson(6.0, 100), rng.poisson(30.0, 100), strict=True)
+    ratios = [ratio_interval(int(now), 10.0, int(before), 100.0) for now, before in pairs]
+    assert sum(low <= 2.0 <= high for low, high in ratios) >= 91

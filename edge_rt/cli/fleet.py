@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_rt.cli import fleet_operate, options, output, publish
+from edge_rt.cli import fleet_operate, fleet_report, options, output, publish
 from edge_rt.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def fleet() -> None:
     """Receive a fleet's events and see what has come; send it commands and models."""
 
 
-for command in (*publish.COMMANDS, *fleet_operate.COMMANDS):
+for command in (*publish.COMMANDS, fleet_report.report, *fleet_operate.COMMANDS):
     fleet.add_command(command)
 
 

@@ -15,6 +15,8 @@ SLOTS: tuple[Slot, Slot] = ("a", "b")
 # "factory": the bundle that the configuration names; it lies outside the slots and always stays.
 Place = Literal["a", "b", "factory"]
 Count = Annotated[int, Meta(ge=0)]
+# How a reason ends that is the publisher's wish, and no fault of the model.
+BY_PUBLISHER = "by the publisher"
 
 
 class State(StrEnum):

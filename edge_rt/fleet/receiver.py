@@ -25,6 +25,8 @@ WINDOW = 20
 RECEIPT_S = 0.02
 # A device is only called silent after this: a reconnect takes a moment.
 DEFAULT_SILENT_S = 60.0
+# How far it has listened is noted so often: a write to the disk each.
+LISTENED_S = 60.0
 MAX_DEVICES = 10_000  # status lines and last-heard times are a few hundred bytes each
 
 
@@ -84,6 +86,7 @@ class Receiver:
         self._silent_s = silent_s
         self._unheard_s = unheard_s
         self._online_s = 0.0
+        self._noted_s = float("-inf")
         self.listeners = listeners or Listeners()
         self._sign = sign
         self._due: dict[tuple[str, str], float] = {}
@@ -140,6 +143,7 @@ class Receiver:
         if batch:
             self._keep(batch)
         self._receipt()
+        self._note_listening()
         self._look_for_silence()
 
     def close(self) -> None:
@@ -220,6 +224,12 @@ class Receiver:
             self._in_flight.add(token)
             self.counts["receipts"] += 1
 
+    def _note_listening(self) -> None:
+        now = self._clock()
+        if self.subscribed and now - self._noted_s >= LISTENED_S:
+            self._noted_s = now
+            self.store.note_listening(self._wall())
+
     def _device(self, topics: Topics) -> Device | None:
         known = self.devices.get(topics.device)
         if known is None and len(self.devices) < MAX_DEVICES:
@@ -240,6 +250,9 @@ class Receiver:
         device = self._device(topics)
         if device is None:
             return
+        if status != device.status:
+            source = source_of(topics.fleet, topics.device)
+            self.store.note_status(source, status, rfc3339(self._wall()))
         changes: dict[str, Any] = {"status": status}
         # Where a word counts, what the broker remembers is none.
         if not (retained and self._unheard_s):

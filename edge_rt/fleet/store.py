@@ -39,8 +39,11 @@ CREATE TABLE IF NOT EXISTS dropped (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS falls ON events (arrival)
     WHERE type >= 'edge_rt.fall.' AND type < 'edge_rt.fall/';
+CREATE TABLE IF NOT EXISTS presence (
+    source TEXT PRIMARY KEY, status TEXT NOT NULL, since TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT OR IGNORE INTO meta VALUES ('schema', 1), ('lines', 0);
+INSERT OR IGNORE INTO meta VALUES ('schema', 1), ('lines', 0), ('listened_ms', 0);
 """
 _ISLANDS = """
 SELECT min(n), max(n) FROM (
@@ -64,6 +67,13 @@ ORDER BY last.arrival
 _AFTER = """
 SELECT received FROM events WHERE source = ? AND logid = ? AND sequence > ?
 ORDER BY sequence LIMIT 1
+"""
+# A log that is followed by another one of the same device began earlier.
+_BY_DEVICE = """
+SELECT e.source, e.body FROM events AS e JOIN (
+    SELECT source, logid, min(arrival) AS born FROM events GROUP BY source, logid
+) USING (source, logid)
+ORDER BY e.source, born, e.sequence
 """
 SCHEMA = 1
 
@@ -177,6 +187,23 @@ class Store:
             self.logs[key] = LogState(held, _lanes.decode(row[0]), row[1], row[2])
         return self.logs[key]
 
+    def note_status(self, source: str, status: str, received: str) -> None:
+        """What the broker says of a device; since when it says so is kept."""
+        with _storage_errors(self.folder):
+            self._db.execute(
+                "INSERT INTO presence VALUES (?, ?, ?) ON CONFLICT (source) DO UPDATE"
+                " SET status = excluded.status, since = excluded.since"
+                " WHERE status <> excluded.status",
+                (source, status, received),
+            )
+
+    def note_listening(self, unix_s: float) -> None:
+        """Up to here nothing was missed that the broker had."""
+        with _storage_errors(self.folder):
+            self._db.execute(
+                "UPDATE meta SET value = ? WHERE key = 'listened_ms'", (int(unix_s * 1000),)
+            )
+
     def known(self) -> list[_Key]:
         """Every log that something has come of."""
         return list(self._db.execute("SELECT source, logid FROM logs ORDER BY source, logid"))
@@ -287,6 +314,37 @@ def arrivals(folder: Path) -> list[tuple[str, str, str]]:
         contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as db,
     ):
         return list(db.execute("SELECT type, time, received FROM events ORDER BY arrival"))
+
+
+class Kept(NamedTuple):
+    """A store read beside who writes it.
+
+    events      of each device (its source), as it logged them; a stream
+    presence    by source: its status and since when, RFC 3339
+    listened_s  Unix seconds up to which the receiver has listened; 0: not known
+    """
+
+    events: Iterator[tuple[str, Event]]
+    presence: dict[str, tuple[str, str]]
+    listened_s: float
+
+
+@contextlib.contextmanager
+def read_store(folder: Path) -> Iterator[Kept]:
+    """Raises StorageError when there is none."""
+    uri = f"{(folder / 'events.sqlite').absolute().as_uri()}?mode=ro"
+    with (
+        _storage_errors(folder),
+        contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as db,
+    ):
+        presence: dict[str, tuple[str, str]] = {}
+        # One that nobody has listened into since presence is kept has no such table.
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'presence'").fetchone():
+            rows = db.execute("SELECT source, status, since FROM presence")
+            presence = {source: (status, since) for source, status, since in rows}
+        row = db.execute("SELECT value FROM meta WHERE key = 'listened_ms'").fetchone()
+        events = ((source, decode(body)) for source, body in db.execute(_BY_DEVICE))
+        yield Kept(events, presence, row[0] / 1000.0 if row else 0.0)
 
 
 def _dropped_ranges(event: Event, sequence: int) -> list[Range]:

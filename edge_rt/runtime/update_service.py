@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from edge_rt.core.catalog import ON_OFFER, Catalog, Release, choose
 from edge_rt.core.errors import DaemonError
-from edge_rt.core.update_record import Candidate, State
+from edge_rt.core.update_record import BY_PUBLISHER, Candidate, State
 from edge_rt.runtime.update_source import Listener, Source
 from edge_rt.runtime.update_task import TaskUpdate
 
@@ -172,12 +172,12 @@ class UpdateService:
             release = catalog.find(record.running.sha256)
             bad = ("withdrawn", "aborted") if record.state is State.TRIAL else ("withdrawn",)
             if release is not None and release.state in bad:
-                task.withdraw(release.sha256, f"{release.state} by the publisher")
+                task.withdraw(release.sha256, f"{release.state} {BY_PUBLISHER}")
         if record.state in ON_THE_WAY and record.candidate is not None:
             release = catalog.find(record.candidate.sha256)
             if release is None or release.state != "active":
                 state = "no longer listed" if release is None else release.state
-                task.withdraw(record.candidate.sha256, f"{state} by the publisher")
+                task.withdraw(record.candidate.sha256, f"{state} {BY_PUBLISHER}")
         release = choose(
             catalog,
             task.journal.task,
