@@ -9,8 +9,16 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from edge_rt.core.home_assistant import FallState, config_topic, discovery_payload, state_payload
+from edge_rt.core.home_assistant import (
+    MODELS,
+    FallState,
+    config_topic,
+    discovery_payload,
+    models_payload,
+    state_payload,
+)
 from edge_rt.core.telemetry import Vitals
+from edge_rt.core.update_record import State
 from edge_rt.core.uplink_config import HomeAssistantConfig, MqttConfig
 from edge_rt.core.uplink_wire import Topics
 from edge_rt.core.wire import KINDS, make_event
@@ -24,7 +32,8 @@ Template = Annotated[str, Meta(pattern=r"^\{\{ .* \}\}$")]
 
 
 class Part(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Keys that integrations "MQTT Binary sensor", "Button", "Event" and "Sensor" share."""
+    """Keys that integrations "MQTT Binary sensor", "Button", "Event", "Sensor" and "Update"
+    share."""
 
     unique_id: Text
     name: Text
@@ -73,6 +82,23 @@ class Button(Part, tag_field="platform", tag="button"):
     payload_press: str = "PRESS"
 
 
+class Update(Part, tag_field="platform", tag="update"):
+    """No command topic: without one there is nothing to install from Home Assistant."""
+
+    state_topic: Topic
+    value_template: Template
+
+
+class Shown(msgspec.Struct, forbid_unknown_fields=True):
+    """The JSON that integration "MQTT Update" takes as a state."""
+
+    installed_version: Text
+    latest_version: Text
+    title: str
+    release_summary: Annotated[str, Meta(max_length=255)]
+    in_progress: bool
+
+
 class Device(msgspec.Struct, forbid_unknown_fields=True):
     """Integration "MQTT", device registry keys; identifiers or connections must be there."""
 
@@ -104,16 +130,22 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True):
     device: Device
     origin: Origin
     components: dict[
-        Annotated[str, Meta(pattern="^[a-z_]+$")], BinarySensor | Sensor | Event | Button
+        Annotated[str, Meta(pattern="^[a-z_]+$")], BinarySensor | Sensor | Event | Button | Update
     ]
     availability: list[Availability]
     qos: Literal[0, 1, 2] = 0
 
 
-def payload(config: MqttConfig | None = None, vitals: Vitals = ALL, **parts: bool) -> Payload:
+def payload(config: MqttConfig | None = None, vitals: Vitals = ALL, **parts: Any) -> Payload:
     made = discovery_payload(TOPICS, config or MqttConfig(), vitals, "1.2.3", **parts)
     assert len(made) < 16 * 1024, "fits any broker's packet"
-    return msgspec.json.decode(made, type=Payload)
+    whole = msgspec.json.decode(made)
+    # By the documentation of device discovery a platform alone removes a component.
+    removed = [name for name, part in whole["components"].items() if part == {"platform": "update"}]
+    for name in removed:
+        del whole["components"][name]
+    assert len(removed) == len(MODELS) - len(parts.get("models", ()))
+    return msgspec.convert(whole, Payload)
 
 
 def render(template: str, value: Any) -> str:
@@ -210,3 +242,31 @@ def test_templates_give_what_home_assistant_expects() -> None:
         "ON",
         "OFF",
     ]
+
+
+ROW = {"name": "fall-waist", "version": "1.0.0", "slot": "factory", "previous": None}
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_an_update_entity_shows_what_runs_and_what_is_offered(state: State) -> None:
+    candidate = None if state is State.IDLE else "1.1.0"
+    live = "1.1.0" if state is State.TRIAL else "1.0.0"
+    report = {"fall": {**ROW, "version": live, "state": state.value, "candidate": candidate}}
+    part = payload(models=["fall"]).components["model_fall"]
+    assert isinstance(part, Update) and part.state_topic == f"{TOPICS.base}/ha/models"
+    made = render(part.value_template, msgspec.json.decode(models_payload(report)))
+    shown = msgspec.json.decode(made, type=Shown)
+    assert (shown.installed_version, shown.latest_version) == (live, candidate or "1.0.0")
+    assert shown.in_progress is (state is not State.IDLE)
+    assert bool(shown.release_summary) is shown.in_progress
+    assert ("on trial" in shown.release_summary) is (state is State.TRIAL)
+
+
+def test_nothing_can_be_installed_from_home_assistant() -> None:
+    found = payload(models=list(MODELS)).components
+    parts = [part for part in found.values() if isinstance(part, Update)]
+    assert len(parts) == len(MODELS) == len({part.unique_id for part in parts})
+    made = discovery_payload(TOPICS, MqttConfig(), ALL, "1", models=list(MODELS))
+    assert b"command_topic" not in made and b"payload_install" not in made
+    # Of a task that is not told of, Home Assistant hears an empty object, which it ignores.
+    assert {render(part.value_template, {}) for part in parts} == {"{}"}

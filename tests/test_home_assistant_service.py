@@ -25,11 +25,13 @@ TOPIC = "homeassistant/device/dev1/config"
 class Home:
     """A service, the state it sees, and what it sends."""
 
-    def __init__(self, folder: Path, topic: str | None = TOPIC) -> None:
+    def __init__(
+        self, folder: Path, topic: str | None = TOPIC, models: tuple[str, ...] = ("fall",)
+    ) -> None:
         self.now = FallState("monitoring")
         self.sent: list[Letter] = []
         self.file = StateFile(folder / "announced.json", Announced)
-        self.service = HomeAssistantService(self.file, topic, b"{}", lambda: self.now)
+        self.service = HomeAssistantService(self.file, topic, b"{}", lambda: self.now, models)
         self.service.send = self.sent.append
 
     def states(self) -> list[Any]:
@@ -77,6 +79,7 @@ def test_turned_off_it_takes_back_what_was_announced(tmp_path: Path) -> None:
         assert off.service.greet() == [
             Letter(TOPIC, b"", retain=True, absolute=True),
             Letter("ha/state", b"", retain=True),
+            Letter("ha/models", b"", retain=True),
         ]
         off.notice("fall")
         assert off.sent == []
@@ -109,3 +112,29 @@ def test_a_damaged_or_full_disk_stops_nothing(
     missing = tmp_path / "no such folder"
     assert len(Home(missing).service.greet()) == 1
     assert "cannot be remembered" in caplog.text
+
+
+def test_models_are_told_at_each_connect_and_change_and_only_those_announced(
+    tmp_path: Path,
+) -> None:
+    row = {"name": "fall-waist", "version": "1.0.0", "state": "idle", "candidate": None}
+    home = Home(tmp_path)
+    home.service.greet()
+    assert home.states() == ["monitoring"], "nothing is known of models yet"
+    home.sent.clear()
+    home.service.show_models({"fall": row, "face-embed": row})
+    home.service.greet()
+    models = [letter for letter in home.sent if letter.topic == "ha/models"]
+    assert len(models) == 2 and models[0] == models[1]
+    assert models[0].retain and set(msgspec.json.decode(models[0].payload)) == {"fall"}
+
+
+def test_without_updates_what_an_entity_read_is_cleared(tmp_path: Path) -> None:
+    home = Home(tmp_path, models=())
+    home.service.show_models({"fall": {}})
+    home.service.greet()
+    cleared = [letter for letter in home.sent if letter.topic == "ha/models"]
+    assert cleared == [Letter("ha/models", b"", retain=True)] * 2
+    off = Home(tmp_path, None, models=())
+    off.service.show_models({"fall": {}})
+    assert off.sent == []

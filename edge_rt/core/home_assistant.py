@@ -1,7 +1,8 @@
 """Home Assistant MQTT discovery: one retained device payload that names every entity.
 
 Sources: home-assistant.io, integrations "MQTT" (device discovery payload, availability), "MQTT
-Binary sensor", "MQTT Button", "MQTT Event" and "MQTT Sensor". Full keys, no abbreviations.
+Binary sensor", "MQTT Button", "MQTT Event", "MQTT Sensor" and "MQTT Update". Full keys, no
+abbreviations.
 
 Where the entities read:
 - what a person may act on (fall or not, state of the alarm) from `ha/state`, retained. Events will
@@ -10,24 +11,38 @@ Where the entities read:
 - stages of a fall, as an event entity, from `evt/fall`; repeats show as repeats
 - figures from the `dt/` reports, by templates, and they expire when three reports are missing
 - availability from `status`, which is retained and has a last will
-There is no update entity: an offered version is not known on the wire until signed model updates
-tell it.
+- which model runs and which one is offered to this device from `ha/models`, retained. There is
+  nothing to press: who gets a model is signed by the publisher
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from edge_rt.core.fall_table import State
 from edge_rt.core.telemetry import Vitals
+from edge_rt.core.update_record import State as Update
 from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.uplink_wire import Topics
 from edge_rt.core.wire import KINDS
 
 STATE_TOPIC = "ha/state"
+MODELS_TOPIC = "ha/models"
+# Tasks whose models may come from afar (core.catalog), and what a person calls them.
+MODELS = {"fall": "Fall model", "face-detect": "Face detector", "face-embed": "Face embedder"}
+# By the state of an update; idle says nothing.
+_SUMMARIES = {
+    Update.FETCHING: "is on its way",
+    Update.TESTING: "is being tested",
+    Update.CHALLENGING: "is being tested",
+    Update.SHADOWING: "runs beside the live model, and announces nothing",
+    Update.INSTALLING: "is about to go live",
+    Update.TRIAL: "is on trial: it is confirmed in the end, or the former model comes back",
+}
 
 
 class FallState(NamedTuple):
@@ -43,6 +58,28 @@ def state_payload(now: FallState) -> bytes:
     return msgspec.json.encode({"fall": on, "state": now.state, "incident": now.incident})
 
 
+def models_payload(report: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Payload of `ha/models`: by task what an update entity shows.
+
+    report  as runtime.update_task makes it: name, version, state, candidate
+    An offered version is told as soon as the device takes it up; one that it refused is not offered
+    any more. A model on trial is the installed one, for it is what runs; the summary says so.
+    """
+    return msgspec.json.encode({task: _shown(row) for task, row in report.items()})
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    version, candidate = row["version"], row["candidate"] or row["version"]
+    summary = _SUMMARIES.get(Update(row["state"]), "")
+    return {
+        "installed_version": version,
+        "latest_version": candidate,
+        "title": row["name"],
+        "release_summary": f"{candidate} {summary}" if summary else "",
+        "in_progress": bool(summary),
+    }
+
+
 def config_topic(topics: Topics, prefix: str) -> str:
     """The one topic of this device; an empty retained payload there removes all its entities."""
     return f"{prefix}/device/{topics.device}/config"
@@ -56,9 +93,11 @@ def discovery_payload(
     *,
     falls: bool = True,
     faces: bool = False,
+    models: Collection[str] = (),
 ) -> bytes:
     """The device with its entities.
 
+    models  tasks whose models come from afar
     vitals  only what this board tells becomes an entity; a None never changes to a number later
     """
     return msgspec.json.encode(
@@ -80,7 +119,8 @@ def discovery_payload(
                 }
             ],
             "qos": 1,
-            "components": _components(topics, config, vitals, falls, faces),
+            "components": _components(topics, config, vitals, falls, faces)
+            | {_model_key(task): _model(topics, task, task in models) for task in MODELS},
         }
     )
 
@@ -151,6 +191,26 @@ def _event(topics: Topics, kind: str, name: str) -> dict[str, Any]:
         "value_template": "{{ {'event_type': value_json.type.split('.')[2], "
         f"'{detail}': value_json.data.{detail}, 'time': value_json.time, "
         "'sequence': value_json.sequence} | tojson }}",
+    }
+
+
+def _model_key(task: str) -> str:
+    return f"model_{task.replace('-', '_')}"
+
+
+def _model(topics: Topics, task: str, there: bool) -> dict[str, Any]:
+    """An update entity. A component that names its platform alone takes one back that an earlier
+    configuration announced."""
+    if not there:
+        return {"platform": "update"}
+    return {
+        "platform": "update",
+        "unique_id": _unique(topics, _model_key(task)),
+        "name": MODELS[task],
+        "entity_category": "diagnostic",
+        "state_topic": f"{topics.base}/{MODELS_TOPIC}",
+        # Of a task that is not told of nothing is changed.
+        "value_template": f"{{{{ value_json.get('{task}', {{}}) | tojson }}}}",
     }
 
 

@@ -69,9 +69,15 @@ class MqttPart:
         self._commands = make_remote_commands(place, self._topics, table)
         self._commands.start()
         home = self._home = make_home_assistant(
-            self._topics, self._twin.config.mqtt, place.folder, falls, faces
+            self._topics,
+            self._twin.config.mqtt,
+            place.folder,
+            falls,
+            faces,
+            _from_afar(place.config, falls, faces),
         )
         home.send = self._uplink.post
+        home.show_models(self._twin.models)
         place.recorder.listen(home.notice)
         self._uplink.start()
 
@@ -87,6 +93,8 @@ class MqttPart:
         """What `twin/reported` says of models from now on."""
         self._twin.models = models
         self._uplink.post(Letter("twin/reported", self._twin.report(), True))
+        if self._home is not None:
+            self._home.show_models(models)
 
     def refresh(self) -> None:
         """Bring what Home Assistant shows up to date, and look at the certificate's end."""
@@ -149,6 +157,19 @@ class MqttPart:
         for apply in self._watchers:
             apply(config)
         self._uplink.set_patience(config.mqtt.alarm_patience_s)
+
+
+def _from_afar(
+    config: Config, falls: FallService | None, faces: FaceService | None
+) -> tuple[str, ...]:
+    """Tasks whose models are updated."""
+    if not config.updates.enabled:
+        return ()
+    with_faces = faces is not None and config.updates.faces != "off"
+    return (
+        *(("fall",) if falls is not None else ()),
+        *(("face-detect", "face-embed") if with_faces else ()),
+    )
 
 
 def _watch(config: MqttConfig, place: Place) -> CertificateWatch | None:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import msgspec
 
 from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.errors import StorageError
-from edge_rt.core.home_assistant import STATE_TOPIC, FallState, state_payload
+from edge_rt.core.home_assistant import (
+    MODELS_TOPIC,
+    STATE_TOPIC,
+    FallState,
+    models_payload,
+    state_payload,
+)
 from edge_rt.runtime.letters import Letter
 from edge_rt.runtime.teller import Notice
 
@@ -27,11 +34,13 @@ class Announced(msgspec.Struct, frozen=True):
 
 
 class HomeAssistantService:
-    """greet() on the uplink's thread, notice() on the recorder's, refresh() on telemetry's.
+    """greet() on the uplink's thread, notice() on the recorder's, refresh() on telemetry's,
+    show_models() on the one of updates.
 
     topic   of the announcement, None while turned off
     config  its payload
     state   now; must return at once. None: this device watches no falls
+    models  tasks whose models are announced
     send    uplink's post(): in order, forgotten without a connection; set once there is an uplink
     """
 
@@ -41,6 +50,7 @@ class HomeAssistantService:
         topic: str | None,
         config: bytes,
         state: Callable[[], FallState] | None,
+        models: Collection[str] = (),
     ) -> None:
         self.send: Callable[[Letter], None] = lambda letter: None
         self._topic = topic
@@ -48,6 +58,8 @@ class HomeAssistantService:
         self._state = state
         self._lock = threading.Lock()
         self._last: FallState | None = None
+        self._tasks = frozenset(models)
+        self._models: dict[str, Mapping[str, Any]] = {}
         known = _load(file).topics
         self._stale = tuple(name for name in known if name != topic)
         if topic is not None and topic not in known:
@@ -64,8 +76,10 @@ class HomeAssistantService:
         said = [Letter(topic, b"", retain=True, absolute=True) for topic in self._stale]
         if self._topic is not None:
             self._tell(always=True)
+            self._tell_models()
             return [*said, Letter(self._topic, self._config, retain=True, absolute=True)]
-        return [*said, Letter(STATE_TOPIC, b"", retain=True)] if said else []
+        topics = (STATE_TOPIC, MODELS_TOPIC) if said else ()
+        return [*said, *(Letter(topic, b"", retain=True) for topic in topics)]
 
     def notice(self, notice: Notice) -> None:
         """An event was committed."""
@@ -75,6 +89,21 @@ class HomeAssistantService:
     def refresh(self) -> None:
         """Some changes are no events: armed, disarmed, ready again."""
         self._tell(always=False)
+
+    def show_models(self, report: Mapping[str, Mapping[str, Any]]) -> None:
+        """Which models run and where their updates stand has changed (runtime.update_task)."""
+        with self._lock:
+            self._models = {task: row for task, row in report.items() if task in self._tasks}
+        self._tell_models()
+
+    def _tell_models(self) -> None:
+        """With no update entity, what an earlier one read is cleared."""
+        if self._topic is None:
+            return
+        with self._lock:
+            if self._models or not self._tasks:
+                payload = models_payload(self._models) if self._models else b""
+                self.send(Letter(MODELS_TOPIC, payload, retain=True))
 
     def _tell(self, *, always: bool) -> None:
         if self._topic is None or self._state is None:

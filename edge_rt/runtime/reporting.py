@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -51,8 +51,12 @@ def make_home_assistant(
     folder: Path,
     falls: FallService | None,
     faces: FaceService | None,
+    models: Collection[str] = (),
 ) -> HomeAssistantService:
-    """Announces if configured, takes back what an earlier configuration announced if not."""
+    """Announces if configured, takes back what an earlier configuration announced if not.
+
+    models: tasks whose models come from afar
+    """
     topic, payload = None, b""
     if config.home_assistant.enabled:
         topic = config_topic(topics, config.home_assistant.prefix)
@@ -63,10 +67,11 @@ def make_home_assistant(
             __version__,
             falls=falls is not None,
             faces=faces is not None,
+            models=models,
         )
     state = None if falls is None else lambda: FallState(*falls.alarm_state())
     file = StateFile(folder / ANNOUNCED_NAME, Announced)
-    return HomeAssistantService(file, topic, payload, state)
+    return HomeAssistantService(file, topic, payload, state, models)
 
 
 @contextmanager

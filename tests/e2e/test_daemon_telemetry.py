@@ -42,7 +42,7 @@ class Home:
     def turn(self) -> None:
         for fact in self.client.poll(0.05):
             if isinstance(fact, Connected):
-                told = [f"{BASE}/{name}" for name in ("status", "evt/+", "dt/+", "ha/state")]
+                told = [f"{BASE}/{name}" for name in ("status", "evt/+", "dt/+", "ha/+")]
                 self.client.subscribe(["homeassistant/#", *told])
             elif isinstance(fact, Subscribed):
                 self.subscribed = fact.refused == ()
@@ -118,7 +118,13 @@ def test_a_fall_is_on_and_stays_on_over_restarts_until_it_is_turned_off(
         assert payload["components"]["fall"]["state_topic"] == f"{BASE}/ha/state"
         running.stop(9)
     late = Home(broker)  # Home Assistant was restarted too: what is retained must do
-    with daemon(tmp_path, config(broker, enabled=True)) as running:
+    root = tmp_path / "root.json"
+    root.write_bytes(b"{}")  # nobody publishes here; what runs is shown all the same
+    updates = {"updates": {"enabled": True, "fetch": {"root": str(root)}}}
+    with daemon(tmp_path, config(broker, enabled=True) | updates) as running:
+        running.wait(late.has(lambda: late.newest("ha/models")), "its models")
+        shown = late.newest("ha/models")["fall"]
+        assert shown["installed_version"] == shown["latest_version"] and not shown["in_progress"]
         running.wait(late.has(lambda: CONFIG in late.retained), "the announcement")
         running.wait(late.has(lambda: late.newest("ha/state").get("fall") == "ON"), "still on")
         assert running.stop() == 0
@@ -126,6 +132,7 @@ def test_a_fall_is_on_and_stays_on_over_restarts_until_it_is_turned_off(
     with daemon(tmp_path, config(broker, enabled=False)) as running:
         running.wait(home.has(lambda: home.seen[CONFIG][-1] == b""), "the removal")
         running.wait(home.has(lambda: home.seen[f"{BASE}/ha/state"][-1] == b""), "its state's")
+        running.wait(home.has(lambda: home.seen[f"{BASE}/ha/models"][-1] == b""), "its models'")
         assert running.status()["mqtt"]["refused"] == 0
     again = Home(broker)  # what is retained comes before or with the answer to a subscription
     again.turn()
