@@ -17,6 +17,7 @@ import edge_rt
 from edge_rt.bundle import Bundle, open_bundle, verify_golden
 from edge_rt.core.errors import InputError, ManifestError
 from edge_rt.core.hop import Hop, HopFlag
+from edge_rt.core.timebase import Stamps
 from edge_rt.core.types import SampleBlock
 from edge_rt.falls import detector as detector_module
 from edge_rt.falls.detector import HISTORY_S, FallDetector
@@ -285,6 +286,25 @@ def test_swapping_in_another_rate_and_window_goes_on_in_time(bundle: Bundle) -> 
     assert old[-1].t_s < new[0].t_s <= old[-1].t_s + HOP_S
     assert new == expected[-len(new) :]
     assert detector.manifest.input.rate_hz == 50.0
+
+
+@pytest.mark.parametrize("stamps", ["even", "arrival"])
+def test_a_branch_goes_on_as_the_first_one_does_and_leaves_it_alone(
+    bundle: Bundle, stamps: Stamps
+) -> None:
+    stream = spoil(motion(40.0), [("hole", 1000)])
+    expected = FallDetector(bundle, rate_hz=RATE, stamps=stamps).push(stream)
+    detector = FallDetector(bundle, rate_hz=RATE, stamps=stamps)
+    before, after = blocks(stream, [1503])  # in the middle of a hop
+    got = push(detector, blocks(before, range(7, 1503, 7)))
+    begin = detector.branch()
+    rest = blocks(after, range(7, len(after.t_s), 7))
+    got += push(detector, rest)  # goes on before the branch does
+    beside = push(begin(bundle), rest)
+    assert got == expected
+    live = got[-len(beside) :]
+    assert [hop._replace(flags=0) for hop in beside] == [hop._replace(flags=0) for hop in live]
+    assert len(beside) > 50 and beside[0].t_s > before.t_s[-1]
 
 
 def test_a_bundle_of_another_task_is_refused(bundle: Bundle) -> None:

@@ -56,6 +56,9 @@ class Scorer:
 
     def swap(self, bundle: object) -> None: ...
 
+    def branch(self) -> Callable[[object], Scorer]:
+        return lambda bundle: self
+
 
 class Source:
     """A sensor whose next delivery the test decides: a block, or an error to raise."""

@@ -48,6 +48,9 @@ class ScoreSheet:
     def swap(self, bundle: Bundle) -> None:
         self.swapped.append(bundle)
 
+    def branch(self) -> Callable[[Bundle], ScoreSheet]:
+        return lambda bundle: self
+
 
 class Bench:
     """A pipeline on a score sheet, fed second by second."""

@@ -23,12 +23,13 @@ from candidates import (
     shifted,
     variant,
 )
-from days import HOURS, RATE_HZ, SMALL, Day, day, runner_of, shadowed
+from days import HOURS, RATE_HZ, SMALL, Day, day, runner_of, samples, shadowed
 from rogues.models import Rogue
 
 from edge_rt.bundle import Bundle, open_bundle
 from edge_rt.core.errors import ManifestError, StorageError
 from edge_rt.core.fall import rules_for
+from edge_rt.core.hop import Hop
 from edge_rt.core.shadow import ShadowPolicy, ShadowTally, judge
 from edge_rt.core.types import SampleBlock
 from edge_rt.falls.detector import FallDetector
@@ -68,6 +69,52 @@ def test_bad_candidates_do_not(live: Bundle, quiet_day: Day, name: str) -> None:
     verdict = shadowed(variant(live, edit), quiet_day)
     assert verdict is not None and not verdict.passed, verdict
     assert any(reason in said for said in verdict.reasons), verdict.reasons
+
+
+class Heard:
+    """A detector whose hops are kept."""
+
+    def __init__(self, detector: FallDetector) -> None:
+        self.counters, self.swap, self.branch = detector.counters, detector.swap, detector.branch
+        self.hops: list[Hop] = []
+        self._detector = detector
+
+    def push(self, block: SampleBlock) -> list[Hop]:
+        hops = self._detector.push(block)
+        self.hops += hops
+        return hops
+
+    def reset(self) -> None:
+        raise AssertionError("nothing failed and nothing was left out")
+
+
+def test_a_candidate_that_begins_late_judges_the_windows_of_the_live_one(live: Bundle) -> None:
+    """Begun by itself it would have a grid of its own, and on even signals other scores."""
+    detector = FallDetector(live, rate_hz=RATE_HZ, range_g=16.0)
+    beside: list[Heard] = []
+
+    def branch() -> Callable[[Bundle], Heard]:
+        begin = detector.branch()
+
+        def heard(bundle: Bundle) -> Heard:
+            beside.append(Heard(begin(bundle)))
+            return beside[-1]
+
+        return heard
+
+    runner = runner_of(variant(live, same), live, branch=branch)
+    (piece,) = samples(5, 0.02, "waist")[:1]
+    stream = [SampleBlock(piece.t_s[k : k + 7], piece.acc_g[k : k + 7]) for k in range(0, 7000, 7)]
+    hops: list[Hop] = []
+    for k, block in enumerate(stream):
+        found = detector.push(block)
+        if k >= 301:
+            runner(block, found)
+        if k > 301:
+            hops += found
+    (only,) = beside
+    assert len(hops) > 100
+    assert [(hop.t_s, hop.mean) for hop in only.hops] == [(hop.t_s, hop.mean) for hop in hops]
 
 
 @pytest.mark.release

@@ -5,8 +5,10 @@ The scores do not depend on how the samples are cut into blocks.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -197,6 +199,23 @@ class FallDetector:
                 line.feed(join(self._history), self._clock.origin_s, catch_up=True)
             self._line = line
         self._bundle, self.manifest = bundle, manifest
+
+    def branch(self) -> Callable[[Bundle], FallDetector]:
+        """A second detector beside this one: with another bundle, on the same clock and grid, its
+        window already full. Call this between two `push`, the function it returns in any thread:
+        that one does the work, and raises what `swap` raises. Push the same blocks to both from
+        here on; with the same bundle they give the same scores.
+        """
+        state = copy.copy(self)
+        state._clock = copy.deepcopy(self._clock)
+        state._single, state._pending = list(self._single), list(self._pending)
+        state._history = deque(self._history)
+
+        def begin(bundle: Bundle) -> FallDetector:
+            state.swap(bundle)  # its line is its own from here on
+            return state
+
+        return begin
 
 
 def _manifest(bundle: Bundle) -> FallManifest:

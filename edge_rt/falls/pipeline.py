@@ -37,6 +37,8 @@ class Scorer(Protocol):
 
     def swap(self, bundle: Bundle) -> None: ...
 
+    def branch(self) -> Callable[[Bundle], Scorer]: ...
+
 
 class Announcement(NamedTuple):
     """`edge_rt.<kind>.<what>` with JSON-able data; fall stages carry `incident` and `why`."""
@@ -160,6 +162,10 @@ class FallPipeline:
     def set_rules(self, rules: FallRules) -> None:
         """Other durations or levels from the next step on; an open incident stays as it is."""
         self._machine.rules = rules
+
+    def branch(self) -> Callable[[Bundle], Scorer]:
+        """Begins a second detector beside the live one (`falls.detector.FallDetector.branch`)."""
+        return self._detector.branch()
 
     # ---- what it says ----
 

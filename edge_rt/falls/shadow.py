@@ -26,6 +26,7 @@ from edge_rt.core.shadow import ShadowPolicy, ShadowTally, Verdict, judge
 from edge_rt.core.timebase import Stamps
 from edge_rt.core.types import SampleBlock
 from edge_rt.falls.detector import FallDetector
+from edge_rt.falls.pipeline import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ BACK_S = 1.0
 TURN_S = 0.5  # looks this often whether it is to end
 # A probability this close to 0 or 1 is as good as certain; the log odds of it stay finite.
 SURE = 1e-6
+
+Branch = Callable[[Bundle], Scorer]
 
 
 class Side:
@@ -77,6 +80,9 @@ class ShadowRunner:
     live, live_rules             the manifest that runs now and its rules
     rate_hz, range_g, stamps     of the source, as falls.detector has them
     seen                         what `seen()` gave in an earlier run; StorageError if damaged
+    branch                       begins a detector beside the live one, so that both judge the same
+                                 windows: called on the fall thread. None: it begins by itself with
+                                 the first block, as the live one did (replays)
     live_p50_ms                  median of the live pipeline for a block of samples, None: not known
     threaded                     False: blocks are worked off in the calling thread (replays)
 
@@ -95,13 +101,19 @@ class ShadowRunner:
         range_g: float,
         stamps: Stamps = "even",
         seen: dict[str, Any] | None = None,
+        branch: Callable[[], Branch] | None = None,
         live_p50_ms: Callable[[], float | None] = lambda: None,
         threaded: bool = True,
     ) -> None:
         manifest = candidate.manifest
         if not isinstance(manifest, FallManifest):
             raise ManifestError(f"bundle {manifest.name} is not a fall model; it cannot run beside")
+        self._candidate = candidate
+        self._detector: Scorer
         self._detector = FallDetector(candidate, rate_hz=rate_hz, range_g=range_g, stamps=stamps)
+        self._branch = branch
+        # The next block brings a detector as the live one is behind that block.
+        self._apart = branch is not None
         self._tally = ShadowTally(policy.block_s, _hop_s(live), _hop_s(manifest))
         if seen is not None:
             self._tally.restore(seen)
@@ -115,7 +127,7 @@ class ShadowRunner:
         self._raised: tuple[float, bool] | None = None
         self._dropped_s = self._told_s = 0.0
         self._lock = threading.Lock()
-        self._inbox: queue.Queue[tuple[SampleBlock, Sequence[Hop]]]
+        self._inbox: queue.Queue[tuple[SampleBlock, Sequence[Hop], Branch | None]]
         self._inbox = queue.Queue(MAX_WAITING)
         self._threaded, self._closed = threaded, False
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
@@ -128,13 +140,17 @@ class ShadowRunner:
         """Returns at once and raises nothing; the block may be reused afterwards."""
         if self._closed:
             return
+        begin = self._branch() if self._apart and self._branch is not None else None
+        if begin is not None:
+            self._apart = False
         if not self._threaded:
-            self._take(block, hops)
+            self._take(block, hops, begin)
             return
         try:
             copied = SampleBlock(np.array(block.t_s), np.array(block.acc_g))
-            self._inbox.put_nowait((copied, tuple(hops)))
+            self._inbox.put_nowait((copied, tuple(hops), begin))
         except queue.Full:
+            self._apart = self._branch is not None
             self._dropped_s += len(block.t_s) / self._rate_hz  # one writer: this thread
 
     # ---- from any other thread ----
@@ -191,17 +207,21 @@ class ShadowRunner:
                 continue
             self._take(*item)
 
-    def _take(self, block: SampleBlock, hops: Sequence[Hop]) -> None:
+    def _take(self, block: SampleBlock, hops: Sequence[Hop], begin: Branch | None) -> None:
         try:
-            self._step(block, hops)
+            self._step(block, hops, begin)
         except Exception as error:  # a candidate's fault, of whatever kind, is its own end
             with self._lock:
                 if not self._tally.failures:
                     log.warning("shadow: the candidate failed: %s: %s", type(error).__name__, error)
                 self._tally.failures += 1
-                self._detector.reset()
+                self._begin_anew()
 
-    def _step(self, block: SampleBlock, hops: Sequence[Hop]) -> None:
+    def _begin_anew(self) -> None:
+        self._detector.reset()
+        self._apart = self._branch is not None
+
+    def _step(self, block: SampleBlock, hops: Sequence[Hop], begin: Branch | None) -> None:
         lasts_s = len(block.t_s) / self._rate_hz
         dropped_s = self._dropped_s
         with self._lock:
@@ -213,7 +233,11 @@ class ShadowRunner:
                 return
         # Outside the lock: an engine that hangs here may not hold up whoever asks for a verdict.
         begun, worked = time.perf_counter(), time.thread_time()
-        mine = self._detector.push(block)
+        mine: list[Hop] = []
+        if begin is not None:  # behind this block already
+            self._detector = begin(self._candidate)
+        else:
+            mine = self._detector.push(block)
         took_s, worked = time.perf_counter() - begun, time.thread_time() - worked
         with self._lock:
             self._mine.take(mine)
@@ -231,7 +255,7 @@ class ShadowRunner:
             self._resting = True
         elif self._resting and self._credit_s >= self._most_credit_s:
             self._resting = False
-            self._detector.reset()  # what it missed is no gap to be bridged
+            self._begin_anew()  # what it missed is no gap to be bridged
         return self._resting
 
 

@@ -193,6 +193,7 @@ class FallModels:
             self._place.config,
             self._sensor,
             seen,
+            self._service.branch,
             live_p50_ms,
         )
         watch = self._shadow = ShadowWatch(runner, self._service)

@@ -21,7 +21,7 @@ from edge_rt.core.fall import Event, FallRules, State
 from edge_rt.core.hop import Hop
 from edge_rt.core.telemetry import FallTotals
 from edge_rt.core.types import Accelerometer, Announce, SampleBlock
-from edge_rt.falls.pipeline import Announcement, FallPipeline
+from edge_rt.falls.pipeline import Announcement, FallPipeline, Scorer
 from edge_rt.runtime.accelerometer import AccelerometerReader
 
 log = logging.getLogger(__name__)
@@ -167,6 +167,10 @@ class FallService:
     def listen(self, tap: Tap | None) -> None:
         """Have the live samples and scores seen by `tap`, on the fall thread; None: nobody."""
         self._tap = tap
+
+    def branch(self) -> Callable[[Bundle], Scorer]:
+        """Begins a second detector beside the live one; for a tap only, on the fall thread."""
+        return self._pipeline.branch()
 
     def set_rules(self, rules: FallRules) -> None:
         """Other rules, live; frozen, so that no step sees half of them."""

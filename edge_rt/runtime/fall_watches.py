@@ -15,7 +15,7 @@ from edge_rt.core.shadow import ShadowPolicy
 from edge_rt.core.timebase import Stamps
 from edge_rt.core.trial import TrialPolicy, TrialTally, judge_trial
 from edge_rt.core.verdict import Verdict
-from edge_rt.falls.shadow import ShadowRunner
+from edge_rt.falls.shadow import Branch, ShadowRunner
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.fall_usage import FallUsage
 
@@ -27,6 +27,7 @@ def make_runner(
     config: Config,
     sensor: tuple[float, float, Stamps],
     seen: dict[str, Any] | None,
+    branch: Callable[[], Branch],
     live_p50_ms: Callable[[], float | None],
 ) -> ShadowRunner:
     """A candidate beside the live model, as the configuration asks for; sensor: rate in Hz, range
@@ -47,6 +48,7 @@ def make_runner(
         range_g=sensor[1],
         stamps=sensor[2],
         seen=seen,
+        branch=branch,
         live_p50_ms=live_p50_ms,
     )
 
