@@ -10,13 +10,18 @@ import pytest
 
 from edge_rt.core.errors import StorageError
 from edge_rt.core.wire import Event, Lane, encode, make_event
-from edge_rt.fleet.store import Arrived, Store, arrivals
+from edge_rt.fleet.store import MAX_LIVES, Arrived, Store, arrivals
 
 SOURCE = "/edge-rt/home/dev1"
 
 
 def arrived(
-    sequence: int, kind: str = "device", what: str = "started", logid: str = "log", **data: Any
+    sequence: int,
+    kind: str = "device",
+    what: str = "started",
+    logid: str = "log",
+    random: int | None = None,
+    **data: Any,
 ) -> Arrived:
     event = make_event(
         kind,
@@ -24,7 +29,7 @@ def arrived(
         data,
         source=SOURCE,
         unix_s=1.7e9,
-        random=sequence.to_bytes(10, "big"),
+        random=(sequence if random is None else random).to_bytes(10, "big"),
         boot_id="b",
         monotonic_s=1.0,
         clock_trusted=True,
@@ -54,14 +59,30 @@ def test_new_events_are_kept_repeats_are_dropped(tmp_path: Path) -> None:
     assert lines(tmp_path) == rows(tmp_path) == [first.body, second.body]
 
 
-def test_another_event_in_a_place_already_taken_is_a_conflict(tmp_path: Path) -> None:
+def test_another_event_in_a_place_already_taken_is_kept_too(tmp_path: Path) -> None:
+    """A device that lost power, or got a backup back, counts some places twice. What the receiver
+    holds is receipted: an alarm in such a place would be silenced for good."""
     store = Store(tmp_path)
     one = arrived(1)
-    forged = Arrived(Event(**{**as_dict(one.event), "id": "other"}), b"{}", one.received)
+    again = arrived(1, "fall", "alarm", incident="i", random=2)
+    third = arrived(1, random=3)
     store.add([one])
-    assert store.add([forged])[0] == []
-    assert store.log(SOURCE, "log").conflicts == 1
-    assert rows(tmp_path) == [one.body]
+    assert store.add([again])[0] == [again]
+    assert store.add([again, one]) == ([], {(SOURCE, "log")})
+    assert store.add([third])[0] == [third]
+    state = store.log(SOURCE, "log")
+    assert (state.conflicts, state.repeats) == (2, 2)
+    assert [event.what for event, _ in store.falls()] == ["alarm"]
+    assert store.known() == [(SOURCE, "log")]
+    assert rows(tmp_path) == lines(tmp_path) == [one.body, again.body, third.body]
+    store.close()
+
+
+def test_a_place_is_used_so_often_and_no_more(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    several = [arrived(1, random=n) for n in range(MAX_LIVES + 1)]
+    assert store.add(several)[0] == several[:-1]
+    store.close()
 
 
 def as_dict(event: Event) -> dict[str, Any]:

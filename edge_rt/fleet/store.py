@@ -8,6 +8,7 @@ power cut took from the file is written again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from edge_rt.core.errors import StorageError
 from edge_rt.core.held import Held
 from edge_rt.core.uplink_wire import MAX_ALSO, Range, ReceiptMessage
 from edge_rt.core.wire import Event, Lane, decode
+
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -76,6 +79,9 @@ SELECT e.source, e.body FROM events AS e JOIN (
 ORDER BY e.source, born, e.sequence
 """
 SCHEMA = 1
+# A device that lost power, or got a backup back, may use a place a second time: what comes then is
+# kept beside the first. It happens once an accident; more than these is no device of ours.
+MAX_LIVES = 16
 
 
 class Arrived(NamedTuple):
@@ -93,7 +99,7 @@ class LogState:
         self.held = held
         self.lanes = lanes  # highest sequence of each lane
         self.repeats = repeats
-        self.conflicts = conflicts  # another event under a place already taken
+        self.conflicts = conflicts  # another event under a place already taken; kept all the same
         self.arrived: dict[Lane, deque[int]] = {}  # since the last receipt
 
     def take(self, event: Event, sequence: int) -> None:
@@ -238,13 +244,39 @@ class Store:
         event = item.event
         sequence = int(event.sequence)
         state = self.log(event.source, event.logid)
+        state.take(event, sequence)
+        # What is taken is receipted, and its device never sends it again: it has to be kept.
+        for life in range(MAX_LIVES):
+            logid = f"{event.logid}~{life + 1}" if life else event.logid
+            if self._keep(item, logid, sequence):
+                break
+            if self._is_same(event, logid, sequence):
+                state.repeats += 1
+                return False
+        else:
+            state.conflicts += 1
+            log.error("%s: place %d is used too often; not kept", event.source, sequence)
+            return False
+        if life:
+            state.conflicts += 1
+            log.warning("%s: place %d is used again; both are kept", event.source, sequence)
+        for first, last in _dropped_ranges(event, sequence):
+            state.held.add(first, last)
+            self._db.execute(
+                "INSERT OR IGNORE INTO dropped VALUES (?, ?, ?, ?)",
+                (event.source, event.logid, first, last),
+            )
+        return True
+
+    def _keep(self, item: Arrived, logid: str, sequence: int) -> bool:
+        event = item.event
         done = self._db.execute(
             "INSERT INTO events (source, logid, sequence, id, type, time, received, body)"
             # Not OR IGNORE, which would ignore every other fault as well.
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, logid, sequence) DO NOTHING",
             (
                 event.source,
-                event.logid,
+                logid,
                 sequence,
                 event.id,
                 event.type,
@@ -253,20 +285,7 @@ class Store:
                 item.body,
             ),
         )
-        state.take(event, sequence)
-        if not done.rowcount:
-            if self._is_same(event, sequence):
-                state.repeats += 1
-            else:
-                state.conflicts += 1
-            return False
-        for first, last in _dropped_ranges(event, sequence):
-            state.held.add(first, last)
-            self._db.execute(
-                "INSERT OR IGNORE INTO dropped VALUES (?, ?, ?, ?)",
-                (event.source, event.logid, first, last),
-            )
-        return True
+        return bool(done.rowcount)
 
     def _mend_lines(self) -> None:
         last = self._db.execute("SELECT body FROM events ORDER BY arrival DESC LIMIT 1").fetchone()
@@ -284,10 +303,10 @@ class Store:
         while rest:  # a nearly full disk takes a part
             rest = rest[self._lines.write(rest) :]
 
-    def _is_same(self, event: Event, sequence: int) -> bool:
+    def _is_same(self, event: Event, logid: str, sequence: int) -> bool:
         row = self._db.execute(
             "SELECT id FROM events WHERE source = ? AND logid = ? AND sequence = ?",
-            (event.source, event.logid, sequence),
+            (event.source, logid, sequence),
         ).fetchone()
         return bool(row[0] == event.id)
 
