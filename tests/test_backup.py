@@ -22,9 +22,17 @@ from edge_rt.adapters.statedir import StateDir
 from edge_rt.adapters.statefile import AtomicFile, StateFile
 from edge_rt.adapters.templates import STORE_NAME, TemplateStore, load_key
 from edge_rt.core.errors import DaemonError, InputError
+from edge_rt.core.remote_command import Handled, Memory
 from edge_rt.core.unlock import Counters
 from edge_rt.runtime.backup import backup, factory_reset, restore
-from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME, MODELS_NAME, UNLOCK_NAME, UPDATES_NAME
+from edge_rt.runtime.places import (
+    COMMANDS_NAME,
+    EVENTS_NAME,
+    FALL_NAME,
+    MODELS_NAME,
+    UNLOCK_NAME,
+    UPDATES_NAME,
+)
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.restoring import finish_restore
 from edge_rt.runtime.stamps import Stamps
@@ -94,6 +102,37 @@ def test_a_restore_keeps_what_was_there(state: Path, archive: Path) -> None:
     assert content(kept) == (4, ["Ada", "Bo"], Counters(failures=3))
     second = restore(archive, state)["kept_in"]
     assert second != str(kept)
+
+
+def test_what_was_signed_since_the_backup_does_not_work_once_more(state: Path) -> None:
+    file = StateFile(state / COMMANDS_NAME, Memory)
+    backup(state, state.parent / "none.tar.gz")
+    file.save(Memory((Handled("old", "d", "cancel", "done"),), {"key": 5, "gone": 9}))
+    backup(state, state.parent / "old.tar.gz")
+    file.save(Memory((Handled("new", "d", "disarm", "done"),), {"key": 7}))
+    restore(state.parent / "old.tar.gz", state)
+    memory = file.load()
+    assert memory is not None
+    assert memory.counters == {"key": 7, "gone": 9}
+    assert [known.id for known in memory.handled] == ["old", "new"]
+    report = restore(state.parent / "none.tar.gz", state)
+    assert file.load() == memory and COMMANDS_NAME in report["files"]
+    file.file.path.write_bytes(b"damaged")
+    restore(state.parent / "old.tar.gz", state)
+    memory = file.load()
+    assert memory is not None and memory.counters["key"] == 5
+
+
+def test_a_restored_log_goes_on_where_nobody_was(state: Path, archive: Path) -> None:
+    writing = recorder(state)
+    for _ in range(5):
+        writing.announce("fall", "alarm", {"incident": "late"}).result(20)
+    writing.close(20)
+    restore(archive, state)
+    writing = recorder(state)
+    stored = writing.announce("fall", "alarm", {"incident": "new"}).result(20)
+    writing.close(20)
+    assert int(stored.sequence) > 8 + 10**6
 
 
 def test_what_the_backup_lacks_is_not_left_from_before(tmp_path: Path, state: Path) -> None:

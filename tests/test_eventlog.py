@@ -17,7 +17,7 @@ import pytest
 
 from edge_rt.adapters import eventlog
 from edge_rt.adapters.eventlog import EventLog
-from edge_rt.adapters.eventreader import EventReader, check_database, copy_database
+from edge_rt.adapters.eventreader import EventReader, check_database, copy_database, mark_restored
 from edge_rt.core.errors import InputError, StorageError
 from edge_rt.core.wire import Event, Lane, make_event
 
@@ -426,3 +426,32 @@ def test_a_copy_that_is_no_log_is_refused(tmp_path: Path, body: bytes) -> None:
     path.write_bytes(body)
     with pytest.raises(StorageError, match=r"copy\.db"):
         check_database(path)
+
+
+def test_a_restored_log_uses_no_place_again(path: Path, log: EventLog, tmp_path: Path) -> None:
+    """The receiver holds what came after the backup; a new alarm in such a place would be
+    receipted before it was sent."""
+    log.append([alarm(1)])
+    copy = tmp_path / "copy.db"
+    copy_database(path, copy)
+    (late,) = log.append([alarm(2)])
+    places = set()
+    for life in range(2):
+        restored = tmp_path / f"life-{life}.db"
+        restored.write_bytes(copy.read_bytes())
+        mark_restored(restored, reached=late.sequence)
+        again = EventLog(restored, draft)
+        assert again.logid == log.logid
+        (told,) = again.next_unreceipted(Lane.EVENT)
+        assert told.event.data["reason"] == "restored"
+        assert told.event.data["ranges"] == [[2, told.sequence - 1]]
+        (new,) = again.append([alarm(3)])
+        assert new.sequence == told.sequence + 1 > late.sequence + 10**6
+        again.receipt(Lane.ALARM, late.sequence)  # from before the restore
+        assert again.unreceipted(Lane.ALARM) == 1
+        again.close()
+        again = EventLog(restored, draft)
+        assert again.last_sequence == new.sequence, "once"
+        again.close()
+        places.add(new.sequence)
+    assert len(places) == 2, "the same backup, restored twice"

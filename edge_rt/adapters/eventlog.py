@@ -39,6 +39,10 @@ _PAGES_EACH = 6
 _PAGE_BYTES = 4096
 # Rows looked at for one `dropped` event.
 _MAX_DROP = 4096
+# How far a restored log skips: past all that was written since the backup was made, and, at random,
+# past what an earlier restore of the same backup went on with. Places have twelve digits: that is
+# two thousand restores.
+_SKIP_LEAST, _SKIP_SPAN = 10**6, 10**9
 # A dying card must not fill itself with damaged copies.
 _MAX_ASIDE = 4
 
@@ -245,6 +249,25 @@ class EventLog:
             raise _Damaged("no logid")
         self.logid: str = row[0]
         self._last = self._read_last()
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'restored'").fetchone()
+        if row is not None:
+            self._go_on_apart(int(row[0]))
+
+    def _go_on_apart(self, reached: int) -> None:
+        """A backup was restored: go on at places that nobody has used, and say so.
+
+        What was sent after it was made lies at the receiver under places that this log would use
+        again; a new alarm would be taken for what is receipted already.
+        """
+        skip = _SKIP_LEAST + int.from_bytes(self._random(8), "big") % _SKIP_SPAN
+        first, place = self._last + 1, max(self._last, reached) + skip
+        data = {"reason": "restored", "count": 0, "ranges": [(first, place - 1)]}
+        event = self._draft("device", "dropped", data)
+        stored = Stored(place, event.lane, encode(event.sealed(place, self.logid)))
+        with self._transaction(full=True):
+            self._insert(stored, event.id)
+            self._db.execute("DELETE FROM meta WHERE key = 'restored'")
+        self._last = place
 
     def _migrate(self, version: int, notice: Mapping[str, Any] | None) -> None:
         tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]

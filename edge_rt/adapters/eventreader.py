@@ -115,6 +115,20 @@ def check_database(path: Path) -> None:
             )
 
 
+def mark_restored(path: Path, reached: int) -> None:
+    """Have a restored log go on apart from all that was written since (see adapters.eventlog).
+
+    reached  the last place of the log that it takes the place of; 0: not known
+    Raises StorageError.
+    """
+    with (
+        _storage_errors(path),
+        contextlib.closing(sqlite3.connect(path)) as db,
+        db,
+    ):
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('restored', ?)", (str(reached),))
+
+
 @contextlib.contextmanager
 def _storage_errors(path: Path) -> Iterator[None]:
     try:

@@ -242,6 +242,17 @@ def interrupted(memory: Memory) -> list[Handled]:
     return [known for known in memory.handled if not known.outcome]
 
 
+def merged(newer: Memory, older: Memory) -> Memory:
+    """The memory after a backup was restored: nothing that was handled at either time is new."""
+    known = {handled.id: handled for handled in (*older.handled, *newer.handled)}
+    counters = older.counters | newer.counters
+    highest = {
+        key: max(memory.counters.get(key, 0) for memory in (newer, older)) for key in counters
+    }
+    kept = dict([*highest.items()][-MAX_KEYS:])
+    return Memory(tuple(known.values())[-MAX_HANDLED:], kept)
+
+
 def _signature_fault(asked: Asked, key: OperationsKey | None) -> str:
     if key is None:
         return "not_configured"

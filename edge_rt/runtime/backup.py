@@ -19,11 +19,17 @@ from typing import Any
 import msgspec
 
 from edge_rt import __version__
-from edge_rt.adapters.eventreader import check_database, copy_database
+from edge_rt.adapters.eventreader import (
+    EventReader,
+    check_database,
+    copy_database,
+    mark_restored,
+)
 from edge_rt.adapters.statedir import LOCK_NAME, StateDir
 from edge_rt.adapters.statefile import StateFile
 from edge_rt.adapters.templates import KEY_NAME
 from edge_rt.core.errors import InputError, StorageError
+from edge_rt.core.remote_command import Memory, merged
 from edge_rt.runtime.places import COMMANDS_NAME, EVENTS_NAME, FALL_NAME, STATE_FILES, UNLOCK_NAME
 from edge_rt.runtime.restoring import (
     MANIFEST_NAME,
@@ -98,6 +104,8 @@ def restore(archive: Path, state: Path) -> Report:
             staging.mkdir(mode=0o700)
             files = _unpack(archive, staging)
             _verify(archive, staging)
+            mark_restored(staging / EVENTS_NAME, _reached(state / EVENTS_NAME))
+            files = _keep_counters(state, staging, files)
             sync_folder(staging)
             os.rename(staging, state / READY)  # from here on it will be done
             sync_folder(state)
@@ -185,6 +193,36 @@ def _verify(archive: Path, folder: Path) -> None:
                 StateFile[dict[str, Any]](folder / name, dict[str, Any]).load()
     except StorageError as error:
         raise InputError(f"{archive}: {error}") from None
+
+
+def _reached(events: Path) -> int:
+    """The last place of the log that is there now; 0 where none can be read."""
+    reader = EventReader(events)
+    try:
+        return reader.last_sequence()
+    except StorageError:  # none yet, or damaged: that may be why a backup is brought back
+        return 0
+    finally:
+        reader.close()
+
+
+def _keep_counters(state: Path, staging: Path, files: list[str]) -> list[str]:
+    """Signed commands of the time since the backup may not come to life again: of each key the
+    higher counter counts. Returns the names of the files, COMMANDS_NAME among them if need be."""
+    try:
+        now = StateFile(state / COMMANDS_NAME, Memory).load()
+    except StorageError:  # damaged: that may be why a backup is brought back
+        now = None
+    if now is None:
+        return files
+    file = StateFile(staging / COMMANDS_NAME, Memory)
+    then = file.load() or Memory()
+    file.save(merged(now, then))
+    manifest = msgspec.json.decode((staging / MANIFEST_NAME).read_bytes(), type=Manifest)
+    entry = _entry(staging / COMMANDS_NAME)
+    manifest = msgspec.structs.replace(manifest, files={**manifest.files, COMMANDS_NAME: entry})
+    (staging / MANIFEST_NAME).write_bytes(msgspec.json.encode(manifest))
+    return list(manifest.files)
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> str:
