@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_rt.adapters.aside import set_aside
 from edge_rt.core import receipts
 from edge_rt.core.dropping import Doomed, Row, choose
 from edge_rt.core.errors import InputError, StorageError
@@ -43,8 +44,6 @@ _MAX_DROP = 4096
 # past what an earlier restore of the same backup went on with. Places have twelve digits: that is
 # two thousand restores.
 _SKIP_LEAST, _SKIP_SPAN = 10**6, 10**9
-# A dying card must not fill itself with damaged copies.
-_MAX_ASIDE = 4
 
 Draft = Callable[[str, str, Mapping[str, Any]], Event]
 
@@ -91,7 +90,7 @@ class EventLog:
                 if not isinstance(error, _Damaged) and not _is_damage(error):
                     raise
                 self._close_quietly()
-                aside = _set_aside(path)
+                aside = set_aside(path)
                 detail = str(error)[:200]
                 self._open({"reason": "log_damaged", "kept_as": aside, "detail": detail})
 
@@ -395,22 +394,3 @@ def _storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: {error} ({name}); free or mend the disk") from error
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}; free or mend the disk") from error
-
-
-def _set_aside(path: Path) -> str:
-    """Rename the database and what belongs to it to `<name>.damaged-<n>`; the new name."""
-    taken = sorted(
-        int(old.suffix.removeprefix(".damaged-"))
-        for old in path.parent.glob(f"{path.name}.damaged-*")
-        if old.suffix.removeprefix(".damaged-").isdigit()
-    )
-    for number in taken[: max(0, len(taken) - _MAX_ASIDE + 1)]:
-        for ending in ("", "-wal", "-shm"):
-            path.with_name(f"{path.name}.damaged-{number}{ending}").unlink(missing_ok=True)
-    name = f"{path.name}.damaged-{taken[-1] + 1 if taken else 1}"
-    # The main file first: a kill in between leaves a WAL, which SQLite ignores without its file.
-    for ending in ("", "-wal", "-shm"):
-        old = Path(f"{path}{ending}")
-        if old.exists():
-            os.rename(old, path.with_name(name + ending))
-    return name
