@@ -17,7 +17,13 @@ import pytest
 
 from edge_rt.adapters import eventlog
 from edge_rt.adapters.eventlog import EventLog
-from edge_rt.adapters.eventreader import EventReader, check_database, copy_database, mark_restored
+from edge_rt.adapters.eventreader import (
+    EventReader,
+    check_database,
+    checkpoint,
+    copy_database,
+    mark_restored,
+)
 from edge_rt.core.errors import InputError, StorageError
 from edge_rt.core.wire import Event, Lane, make_event
 
@@ -145,12 +151,12 @@ def test_no_commit_copies_the_wal_and_checkpoint_does_beside_the_writer(
     before = path.stat().st_size
     assert before < 16 * 4096
     with log._transaction():  # whatever the writer is at
-        eventlog.checkpoint(path)
+        checkpoint(path)
     assert path.stat().st_size > before
     log.append([alarm()])
     assert len(everything(path)) == 301
     with pytest.raises(StorageError):
-        eventlog.checkpoint(path.with_name("absent"))
+        checkpoint(path.with_name("absent"))
 
 
 def test_the_files_are_private(log: EventLog, path: Path) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_rt.adapters.aside import set_aside
 from edge_rt.core import receipts
 from edge_rt.core.dropping import Doomed, Row, choose
 from edge_rt.core.errors import InputError, StorageError
@@ -33,17 +32,18 @@ DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 # One transaction must stay short (an alarm waits behind it) and its memory small.
 MAX_BATCH = 64
 # SQLite would copy the WAL into the database within the very commit that fills it, under an alarm
-# too. checkpoint() does that apart; this many pages (16 MB) only bound a WAL that nobody copies.
+# too. eventreader.checkpoint() does that; so many pages (16 MB) bound a WAL that nobody copies.
 WAL_MAX_PAGES = 4096
 # What a transaction writes besides the bodies: two indices, the table's edge, the sequence.
 _PAGES_EACH = 6
 _PAGE_BYTES = 4096
 # Rows looked at for one `dropped` event.
 _MAX_DROP = 4096
-# How far a restored log skips: past all that was written since the backup was made, and, at random,
-# past what an earlier restore of the same backup went on with. Places have twelve digits: that is
-# two thousand restores.
+# How far a restored log skips: past what came after the backup and, at random, past what an earlier
+# restore of it went on with. Places have twelve digits: room for two thousand restores.
 _SKIP_LEAST, _SKIP_SPAN = 10**6, 10**9
+# A dying card must not fill itself with damaged copies.
+_MAX_ASIDE = 4
 
 Draft = Callable[[str, str, Mapping[str, Any]], Event]
 
@@ -90,7 +90,7 @@ class EventLog:
                 if not isinstance(error, _Damaged) and not _is_damage(error):
                     raise
                 self._close_quietly()
-                aside = set_aside(path)
+                aside = _set_aside(path)
                 detail = str(error)[:200]
                 self._open({"reason": "log_damaged", "kept_as": aside, "detail": detail})
 
@@ -361,21 +361,6 @@ class EventLog:
             self._db.close()
 
 
-def checkpoint(path: Path) -> None:
-    """Copy what the WAL holds into the database, beside the writer, whom it never keeps waiting.
-
-    From any thread. Raises StorageError.
-    """
-    uri = f"{path.absolute().as_uri()}?mode=rw"  # a file that is being replaced is not made here
-    with (
-        _storage_errors(path),
-        contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0)) as db,
-    ):
-        # The sync mode decides whether the copy is on the disk before the WAL is used anew.
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-
 def _is_damage(error: sqlite3.Error) -> bool:
     # Primary result codes; SQLITE_ERROR at opening is a schema that is not ours.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
@@ -394,3 +379,22 @@ def _storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: {error} ({name}); free or mend the disk") from error
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}; free or mend the disk") from error
+
+
+def _set_aside(path: Path) -> str:
+    """Rename the database and what belongs to it to `<name>.damaged-<n>`; the new name."""
+    taken = sorted(
+        int(old.suffix.removeprefix(".damaged-"))
+        for old in path.parent.glob(f"{path.name}.damaged-*")
+        if old.suffix.removeprefix(".damaged-").isdigit()
+    )
+    for number in taken[: max(0, len(taken) - _MAX_ASIDE + 1)]:
+        for ending in ("", "-wal", "-shm"):
+            path.with_name(f"{path.name}.damaged-{number}{ending}").unlink(missing_ok=True)
+    name = f"{path.name}.damaged-{taken[-1] + 1 if taken else 1}"
+    # The main file first: a kill in between leaves a WAL, which SQLite ignores without its file.
+    for ending in ("", "-wal", "-shm"):
+        old = Path(f"{path}{ending}")
+        if old.exists():
+            os.rename(old, path.with_name(name + ending))
+    return name

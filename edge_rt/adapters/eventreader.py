@@ -1,4 +1,4 @@
-"""Reading the event log beside its writer: positions, live following, consistent copies."""
+"""Beside the event log's writer: positions, live following, consistent copies, checkpoints."""
 
 from __future__ import annotations
 
@@ -127,6 +127,21 @@ def mark_restored(path: Path, reached: int) -> None:
         db,
     ):
         db.execute("INSERT OR REPLACE INTO meta VALUES ('restored', ?)", (str(reached),))
+
+
+def checkpoint(path: Path) -> None:
+    """Copy what the WAL holds into the database, beside the writer, whom it never keeps waiting.
+
+    From any thread. Raises StorageError.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # a file that is being replaced is not made here
+    with (
+        _storage_errors(path),
+        contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0)) as db,
+    ):
+        # The sync mode decides whether the copy is on the disk before the WAL is used anew.
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 @contextlib.contextmanager

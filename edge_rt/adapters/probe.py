@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -50,7 +49,7 @@ class Spawn:
         self._background = background
 
     def __call__(self, task: bytes, timeout_s: float) -> Ended:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        with _memory("output") as out, _memory("errors") as errors:
             code = self._run(task, timeout_s, out, errors)
             out.seek(0)
             size = errors.seek(0, os.SEEK_END)
@@ -79,6 +78,12 @@ class Spawn:
             finally:
                 with contextlib.suppress(ProcessLookupError):  # it has ended, as it should
                     os.killpg(child.pid, signal.SIGKILL)
+
+
+def _memory(name: str) -> IO[bytes]:
+    """An unnamed file in memory: a model is tried before the watch begins, on a full or read-only
+    disk too. The child's limits bound it."""
+    return os.fdopen(os.memfd_create(name), "w+b")
 
 
 def probe(

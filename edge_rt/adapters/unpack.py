@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -28,6 +29,12 @@ MAX_MANIFEST_BYTES = 64 * 1024  # as adapters.bundle_files reads it
 # itself goes up to 1,032 (RFC 1951: 258 bytes in 2 bits).
 MAX_RATIO = 20
 _ALLOWED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What zipfile and zlib raise for bytes that are none of theirs. Names that are no UTF-8 and lengths
+# out of range are ValueErrors; a directory of a million entries is more than this process may hold.
+_UNSOUND = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError),
+    *(ValueError, OverflowError, MemoryError),
+)
 _ENCRYPTED = 0x1  # general purpose bit 0 (APPNOTE.TXT 4.4.4)
 _BLOCK = 64 * 1024
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
@@ -81,6 +88,8 @@ def _unpack(blob: Path, folder: Path, release: Release, limits: Limits) -> None:
             manifest = parse_manifest(text, f"{release}: {MANIFEST_NAME}")
             check_release(manifest, release, limits.runtime_version)
             _check_room(folder, entries.values(), limits.reserve_bytes)
+            if MANIFEST_NAME in manifest.files:
+                raise ManifestError(f"{release}: {MANIFEST_NAME} cannot list itself; drop it")
             if surplus := entries.keys() - {MANIFEST_NAME, *manifest.files}:
                 raise ManifestError(f"{release}: {min(surplus)!r} is not in the manifest's [files]")
             (folder / MANIFEST_NAME).write_bytes(text)
@@ -88,7 +97,7 @@ def _unpack(blob: Path, folder: Path, release: Release, limits: Limits) -> None:
                 if name not in entries:
                     raise ManifestError(f"{release}: {name} is missing")
                 _extract(archive, entries[name], folder / name, file.size, file.sha256, release)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _UNSOUND as error:
         raise ManifestError(f"{release}: no sound zip ({error}); publish it anew") from None
 
 

@@ -7,7 +7,8 @@ import threading
 import time
 from pathlib import Path
 
-from edge_rt.adapters.eventlog import EventLog, checkpoint
+from edge_rt.adapters.eventlog import EventLog
+from edge_rt.adapters.eventreader import checkpoint
 from edge_rt.core.errors import StorageError
 
 log = logging.getLogger(__name__)
