@@ -12,9 +12,9 @@ from test_store import arrived
 
 from edge_rt.adapters.mqtt import Acked, Connected, Mqtt
 from edge_rt.core.uplink_wire import Topics
-from edge_rt.core.wire import Event, encode
-from edge_rt.fleet.receiver import Listeners, Receiver
-from edge_rt.fleet.store import Store
+from edge_rt.core.wire import Event, encode, rfc3339
+from edge_rt.fleet.receiver import LISTENED_S, Listeners, Receiver
+from edge_rt.fleet.store import Store, read_store
 
 
 def until(done: Callable[[], bool], receiver: Receiver, timeout_s: float = 10.0) -> None:
@@ -177,3 +177,41 @@ def test_a_device_without_a_word_is_silent_too_unless_it_ended_or_we_hear_nothin
     receiver.turn(0.0)
     assert len(told) == 2, "it is we who hear nothing"
     receiver.close()
+
+
+def test_who_is_there_and_how_far_it_has_listened_is_kept(
+    make_broker: Callable[..., Broker], tmp_path: Path
+) -> None:
+    broker = make_broker(None)
+    wall, clock = [1.7e9], [0.0]
+    store = Store(tmp_path / "site")
+    receiver = Receiver(
+        broker.settings("@receiver"), "home", store, wall=lambda: wall[0], clock=lambda: clock[0]
+    )
+
+    def kept() -> tuple[dict[str, tuple[str, str]], float]:
+        with read_store(store.folder) as found:
+            return found.presence, found.listened_s
+
+    until(lambda: kept()[1] == 1.7e9, receiver)
+    device, topics = publisher(broker), Topics("home", "dev1")
+    for status, hour in (("online", 0), ("offline", 1)):
+        wall[0] = 1.7e9 + 3600.0 * hour
+        body = msgspec.json.encode({"status": status})
+        send(device, topics.status, body, retain=True)
+        until(
+            lambda s=status: "dev1" in receiver.devices and receiver.devices["dev1"].status == s,
+            receiver,
+        )
+        assert kept()[0] == {"/edge-rt/home/dev1": (status, rfc3339(wall[0]))}
+    assert kept()[1] == 1.7e9, "not each turn is written down"
+    clock[0] += LISTENED_S
+    receiver.turn(0.0)
+    assert kept()[1] == wall[0]
+    receiver.close()
+    again = Receiver(broker.settings("@receiver"), "home", store, wall=lambda: 1.8e9)
+    until(lambda: "dev1" in again.devices, again)  # what is retained is no news
+    assert kept()[0] == {"/edge-rt/home/dev1": ("offline", rfc3339(1.7e9 + 3600.0))}
+    device.close()
+    again.close()
+    store.close()
