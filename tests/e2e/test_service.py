@@ -241,6 +241,25 @@ def test_one_that_must_be_killed_at_a_stop_leaves_no_siren_on(service: Service) 
     assert not service.is_ready()
 
 
+@pytest.mark.parametrize("end", ["killed", "stands still"])
+def test_however_it_ends_outputs_are_brought_to_rest_also_with_no_next_start(
+    service: Service, end: str
+) -> None:
+    machine = service.container
+    off = f"{STATE}/off"
+    siren = {"driver": "command", "prealarm": ["/bin/true"], "alarm": ["/bin/true"]}
+    outputs = {"siren": {**siren, "silence": ["/usr/bin/touch", off]}}
+    alone = "[Service]\nRestart=no\nWatchdogSec=2s\nTimeoutAbortSec=1s\n"
+    service.configure({**DEFAULT, "outputs": outputs}, alone)
+    machine.wait(lambda: machine.try_run("test", "-e", off)[0] == 0, "outputs at rest")
+    machine.run("rm", off)
+    service.kill(signal.SIGKILL if end == "killed" else signal.SIGSTOP, service.pid())
+    ended = {"killed": "signal", "stands still": "watchdog"}[end]
+    machine.wait(lambda: machine.show(UNIT, "Result")["Result"] == ended, "its end")
+    machine.wait(lambda: machine.show(UNIT, "ActiveState")["ActiveState"] == "failed", "clean-up")
+    assert machine.try_run("test", "-e", off)[0] == 0
+
+
 @pytest.fixture
 def camera(factory_bundle: Callable[[str], Path]) -> dict[str, Any]:
     """Both pipelines; a demo clip stands for the camera, a credential is the template key."""
