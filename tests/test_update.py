@@ -113,14 +113,16 @@ def test_our_own_failure_is_told_once_and_tried_again() -> None:
 def test_a_person_goes_back_and_the_version_does_not_come_again() -> None:
     record = moved(Record(), *CONFIRMED, candidate=FIRST)
     record = moved(record, *CONFIRMED, candidate=SECOND)
-    assert objection_to_rollback(record, 0) == ""
-    assert "below the security epoch 1" in objection_to_rollback(record, 1)
+    assert objection_to_rollback(record, 0, 0) == ""
+    assert "below the security epoch 1" in objection_to_rollback(record, 1, 1)
     record = moved(record, Event.ROLLBACK)
     assert (record.running, record.previous) == (FIRST, "factory")
     assert objection(record, SECOND, 0, "1.0.0")
+    assert "factory model is below the security epoch 1" in objection_to_rollback(record, 1, 0)
+    assert objection_to_rollback(record, 1, 1) == ""
     record = moved(record, Event.ROLLBACK)
     assert record.live == "factory"
-    assert "nothing to go back to" in objection_to_rollback(record, 0)
+    assert "nothing to go back to" in objection_to_rollback(record, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +243,23 @@ def test_what_is_kept_is_bounded() -> None:
         record = moved(record, Event.REFUSED, candidate=one)
     assert len(record.notices) == MAX_NOTICES and len(record.refused) == MAX_REFUSED
     assert record.refused[-1].version == f"3.0.{n - 1}"
+
+
+def test_refused_versions_do_not_come_round_for_ever() -> None:
+    """A catalog of small models offers far more versions than are remembered."""
+    offered = [Candidate("fall-waist", f"3.0.{n}", f"{n:064x}") for n in range(3 * MAX_REFUSED)]
+    record = Record()
+    tries = 0
+    while tries < 10 * MAX_REFUSED:
+        refused = {candidate.sha256 for candidate in record.refused}
+        newest = [candidate for candidate in offered if candidate.sha256 not in refused][-1]
+        if objection(record, newest, 0, "1.0.0"):
+            break
+        record = moved(record, Event.REFUSED, candidate=newest)
+        tries += 1
+    assert tries == MAX_REFUSED
+    later = Candidate("fall-waist", "3.1.0", "f" * 64)
+    assert objection(record, later, 0, "1.0.0") == ""
 
 
 def test_the_table_prints() -> None:

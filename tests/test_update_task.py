@@ -15,10 +15,12 @@ import pytest
 from update_driver import Device, Drive, candidate
 
 from edge_rt.adapters.bundle_files import read_bundle
+from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.errors import DaemonError, StorageError
+from edge_rt.core.update import Event, step
 from edge_rt.core.update_record import State
 from edge_rt.core.wire import Event as LoggedEvent
-from edge_rt.runtime.update_journal import JOURNAL_NAME, Journal
+from edge_rt.runtime.update_journal import FLOOR_NAME, JOURNAL_NAME, Floor, Journal
 
 TURNS = 20
 
@@ -214,6 +216,47 @@ def test_a_slot_that_cannot_be_opened_is_left(house: House) -> None:
     assert house.log.told[-2:] == ["rolled_back 1.2.0", "rolled_back 1.1.0"]
     house.take("1.2.0")
     assert house.runs == "1.2.0", "what broke on this disk may come again"
+
+
+def test_what_was_not_tried_does_not_run(house: House) -> None:
+    """The staging folder is lost while the former bundle is still in the slot."""
+    house.take("1.1.0")
+    house.take("1.2.0")
+    house.take("1.3.0", "shadow-lasts")
+    journal = house.drive.journal
+    shutil.rmtree(house.drive.staged(candidate("1.3.0").sha256))
+    journal.write(step(journal.record, Event.PASSED))
+    assert journal.record.state is State.INSTALLING and journal.slots.folder("a").is_dir()
+    house.drive.turn()
+    house.drive.turn()
+    assert house.runs == "1.2.0" and house.drive.task.record.state is State.IDLE
+    assert house.log.told[-1] == "rejected 1.3.0" and house.log.data[-1]["final"] is False
+    house.drive.clock.now_s += 3601.0
+    house.take("1.3.0")
+    assert house.runs == "1.3.0"
+
+
+def test_a_slot_with_another_bundle_in_it_is_left(house: House) -> None:
+    house.take("1.1.0")
+    house.take("1.2.0")
+    slots = house.state / "models" / "fall"
+    shutil.rmtree(slots / "b")
+    shutil.copytree(slots / "a", slots / "b")
+    assert house.start().running == "1.1.0"
+    assert house.drive.task.record.live == "a"
+    house.drive.turn()
+    assert "in the place of tiny 1.2.0" in house.log.data[-1]["reason"]
+
+
+def test_a_person_does_not_go_back_below_the_floor_to_the_factory_s_model(house: House) -> None:
+    """The command needs no signature."""
+    house.take("1.1.0")
+    StateFile(house.state / "models" / "fall" / FLOOR_NAME, Floor).save(Floor(2))
+    house.start()
+    with pytest.raises(DaemonError, match="factory model is below the security epoch 2"):
+        house.drive.task.roll_back("a test")
+    house.drive.device.security_epoch = 2
+    assert house.drive.task.roll_back("a test")["version"] == "1.0.0"
 
 
 def test_a_damaged_journal_means_the_factory_model_and_an_event(house: House) -> None:

@@ -119,7 +119,7 @@ class Watching:
 class Device:
     """What a daemon has, as far as updates go (update_ports.Live and Tries)."""
 
-    name, version = "tiny", "1.0.0"
+    name, version, security_epoch = "tiny", "1.0.0", 0
 
     def __init__(self, refuse: tuple[str, ...] = ()) -> None:
         self.refuse = set(refuse)

@@ -162,14 +162,21 @@ def objection(record: Record, candidate: Candidate, floor: int, factory: str) ->
         return "it was refused before"
     running = record.running
     version = factory if running is None else running.version
+    if len(record.refused) >= MAX_REFUSED and version_tuple(candidate.version) <= max(
+        version_tuple(refused.version) for refused in record.refused
+    ):
+        # What was refused before those is not known any more: else they came round for ever.
+        return f"{MAX_REFUSED} versions were refused, newer ones among them"
     if version_tuple(candidate.version) <= version_tuple(version):
         # Back to an older version leads withdrawing the newer one, never an offer.
         return f"it is not newer than {version}, which is live"
     return ""
 
 
-def objection_to_rollback(record: Record, floor: int) -> str:
+def objection_to_rollback(record: Record, floor: int, factory_epoch: int) -> str:
     """Why a person cannot have the previous model; empty if that works.
+
+    factory_epoch  security epoch of the bundle that the configuration names
 
     A model below the security floor is known to be vulnerable. When the live one breaks, it still
     is better than none: only the wish of a person is refused.
@@ -177,7 +184,10 @@ def objection_to_rollback(record: Record, floor: int) -> str:
     if record.live == "factory":
         return "the factory model is live; there is nothing to go back to"
     previous = record.contents.get(record.previous)
-    if previous is not None and previous.security_epoch < floor:
+    if previous is None:
+        low = factory_epoch < floor
+        return f"the factory model is below the security epoch {floor}" if low else ""
+    if previous.security_epoch < floor:
         return f"{previous.name} {previous.version} is below the security epoch {floor}"
     return ""
 

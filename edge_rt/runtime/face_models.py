@@ -77,6 +77,7 @@ class FaceModel:
             raise InputError(f"{path}: {error.strerror}; name a bundle in faces.{part}") from None
         self._factory = self._checked(parse_manifest(text, str(path)))
         self.name, self.version = self._factory.name, self._factory.version
+        self.security_epoch = self._factory.security_epoch
         self.declines = ""
         if config.updates.faces == "off":
             self.declines = 'face models stay as installed; set updates.faces = "trial_only"'

@@ -57,6 +57,7 @@ class FallModels:
         self._factory = locate(place.config.falls.bundle)
         manifest = _fall(read_bundle(self._factory).manifest)
         self.name, self.version = manifest.name, manifest.version
+        self.security_epoch = manifest.security_epoch
         self._manifest = manifest
         self._service: FallService | None = None
         self._shadow: ShadowWatch | None = None

@@ -12,7 +12,8 @@ import msgspec
 from edge_rt.adapters.slots import Slots
 from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.errors import StorageError
-from edge_rt.core.update_record import Notice, Place, Record, Slot, State
+from edge_rt.core.manifest import MANIFEST_NAME, parse_manifest
+from edge_rt.core.update_record import Candidate, Notice, Place, Record, Slot, State
 from edge_rt.runtime.places import MODELS_NAME
 
 log = logging.getLogger(__name__)
@@ -99,8 +100,28 @@ class Journal:
             self.keep(self.record)
 
     def folder_of(self, place: Place) -> Path | None:
-        """The folder of a slot; None for the factory bundle."""
-        return None if place == "factory" else self.slots.folder(slot_of(place))
+        """The folder of a slot that something lies in; None for the factory bundle.
+
+        Raises StorageError and ManifestError as `check` does.
+        """
+        if place == "factory":
+            return None
+        self.check(place, self.record.contents.get(place))
+        return self.slots.folder(place)
+
+    def check(self, slot: Slot, candidate: Candidate | None) -> None:
+        """Raises StorageError unless the bundle in a slot is the one that the record tells of: what
+        was tried is what runs, whatever has become of the folder."""
+        path = self.slots.folder(slot) / MANIFEST_NAME
+        try:
+            found = parse_manifest(path.read_bytes(), str(path))
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}; the model is fetched again") from None
+        if candidate is None or (found.name, found.version) != (candidate.name, candidate.version):
+            wanted = f"{candidate.name} {candidate.version}" if candidate else "no model"
+            raise StorageError(
+                f"{path}: {found.name} {found.version} in the place of {wanted}; fetched again"
+            )
 
     def floor(self) -> int:
         """The security epoch below which nothing comes in.
@@ -157,10 +178,3 @@ class Journal:
         except OSError as error:
             # The next write replaces it; until then each start says so again.
             log.error("%s: cannot be set aside: %s", path, error.strerror)
-
-
-def slot_of(place: Place) -> Slot:
-    """`place` as a slot. Raises ValueError for the factory bundle, which lies in none."""
-    if place == "factory":
-        raise ValueError("the factory bundle lies in no slot")
-    return place

@@ -43,6 +43,7 @@ class Live(Protocol):
 
     name: str  # of the models that may come: a wrist's model is none for the waist
     version: str  # of the factory bundle
+    security_epoch: int  # of the factory bundle
     declines: str  # why no candidate is taken at all; empty: they are
 
     def go(self, folder: Path | None) -> dict[str, Any]:

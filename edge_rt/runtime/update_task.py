@@ -113,7 +113,8 @@ class TaskUpdate:
 
     def roll_back(self, by: str) -> dict[str, Any]:
         """A person wants the previous model. Raises Refused if that cannot be."""
-        objections = objection_to_rollback(self.record, self.journal.floor())
+        floor, epoch = self.journal.floor(), self.live.security_epoch
+        objections = objection_to_rollback(self.record, floor, epoch)
         if objections:
             raise Refused("not_possible", f"{self.journal.task}: {objections}")
         self._move(Event.ROLLBACK, reason=f"asked for by {by}")
@@ -300,6 +301,8 @@ class TaskUpdate:
     def _install(self, record: Record) -> None:
         slot = spare(record.live)
         self.journal.slots.install(self._staged(self._sha256(record)), slot)
+        # Staged folder gone, former bundle still there: that is not what was tried.
+        self.journal.check(slot, record.candidate)
         self.live.fits(self.journal.slots.folder(slot))
         self._forward(Event.PASSED)
 
