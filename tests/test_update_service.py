@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from update_driver import candidate
 
 from edge_rt.core.catalog import Catalog, Release, Rollout
 from edge_rt.core.errors import DaemonError
+from edge_rt.core.fetch import PullRules
 from edge_rt.core.update_record import State
+from edge_rt.core.update_task import Answer
+from edge_rt.runtime.update_download import Download, kept
 from edge_rt.runtime.update_service import UpdateService
 from edge_rt.runtime.update_source import Listener
 
@@ -72,8 +75,10 @@ class Shelf:
 class Site:
     """A service over a house, and what it has reported."""
 
-    def __init__(self, folder: Path) -> None:
-        self.house = House(folder / "state")
+    def __init__(
+        self, folder: Path, house: House | None = None, leftovers: Iterable[str] = ()
+    ) -> None:
+        self.house = house or House(folder / "state")
         self.shelf = Shelf(self.house)
         self.reports: list[dict[str, Any]] = []
         self.service = UpdateService(
@@ -83,6 +88,7 @@ class Site:
             version="0.1.0",
             changed=self.reports.append,
             turn_s=0.02,
+            leftovers=leftovers,
         )
         self.service.start()
 
@@ -167,6 +173,29 @@ def test_a_newer_release_is_fetched_in_place_of_one_that_is_under_way(site: Site
     site.shelf.offer(release("1.1.0"), release("1.2.0"))
     site.told("confirmed 1.2.0")
     assert candidate("1.1.0").sha256 in site.shelf.discarded
+
+
+def test_what_an_earlier_run_has_fetched_does_not_stay(tmp_path: Path) -> None:
+    """Else each candidate that outlives a start leaves its staging folder behind."""
+    house = House(tmp_path / "state")
+    house.take("1.1.0", "shadow-lasts")
+    house.start("shadow-lasts")
+    updates = tmp_path / "state" / "updates"
+    (updates / "staging" / f"{'c' * 64}.new").mkdir()
+    (updates / "download").mkdir()
+    (updates / "download" / f"{'d' * 64}.part").touch()
+    mine = candidate("1.1.0").sha256
+    assert kept(updates) == {mine, "c" * 64, "d" * 64}
+    site = Site(tmp_path, house, kept(updates))
+    site.wait(lambda: {"c" * 64, "d" * 64} <= set(site.shelf.discarded))
+    assert mine not in site.shelf.discarded and site.state is State.SHADOWING
+    site.shelf.offer(release("1.1.0", "withdrawn"))
+    site.wait(lambda: mine in site.shelf.discarded)
+    site.service.close()
+    download = Download(updates, PullRules(), 0, lambda task: Answer())
+    for sha256 in site.shelf.discarded:
+        download.discard(sha256)
+    assert kept(updates) == set()
 
 
 def test_rollback_by_command(site: Site) -> None:

@@ -113,8 +113,18 @@ def make_updates(
     for model, journal in faces.models if faces is not None else ():
         tasks.append(task(journal, model, ModelTries(trier, engine, None)))
     source = _source(place, uplink) if config.updates.enabled and uplink is not None else None
+    leftovers: set[str] = set()
+    if source is not None:
+        from edge_rt.runtime.update_download import kept
+
+        leftovers = kept(place.folder / UPDATES_NAME)
     return UpdateService(
-        source, tasks, device=config.device.name, version=__version__, changed=changed
+        source,
+        tasks,
+        device=config.device.name,
+        version=__version__,
+        changed=changed,
+        leftovers=leftovers,
     )
 
 

@@ -19,6 +19,7 @@ from edge_rt.core.update_task import Answer, Task, Unpack
 log = logging.getLogger(__name__)
 
 _PLACE = re.compile(r"([0-9a-f]{64})/(0|[1-9]\d{0,5})", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _COUNTS = (*Offer, "asked", "asked_again", "resumed")  # over all releases since the start
 
 
@@ -114,7 +115,8 @@ class Download:
         if self.pull is not None and self.pull.release.sha256 == sha256:
             self.close()
         (self._folder / "download" / f"{sha256}.part").unlink(missing_ok=True)
-        shutil.rmtree(self.staging(sha256), ignore_errors=True)
+        for folder in (self.staging(sha256), self._folder / "staging" / f"{sha256}.new"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def status(self) -> dict[str, Any]:
         """JSON-able view."""
@@ -125,3 +127,9 @@ class Download:
             counts[what] += count
         total = len(pull.release.chunks)
         return {"release": str(pull.release), "chunks": total, "held": pull.held, **counts}
+
+
+def kept(folder: Path) -> set[str]:
+    """sha256 of every release that something lies on the disk of, below a Download's folder."""
+    places = [*(folder / "download").glob("*.part"), *(folder / "staging").glob("*")]
+    return {match[0] for path in places if (match := _SHA256.match(path.name))}

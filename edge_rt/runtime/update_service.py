@@ -6,7 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +42,7 @@ class UpdateService:
     device   name of this device, for rollouts; version: of this runtime
     changed  called with the report whenever that has changed; returns at once
     turn_s   looks this often what is to be done
+    leftovers  sha256 of what an earlier run has fetched; what no task waits for is discarded
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class UpdateService:
         version: str,
         changed: Callable[[dict[str, Any]], None],
         turn_s: float = TURN_S,
+        leftovers: Iterable[str] = (),
     ) -> None:
         self._source = source
         self._tasks = {task.journal.task: task for task in tasks}
@@ -62,7 +64,7 @@ class UpdateService:
         self._turn_s = turn_s
         self._catalog: Catalog | None = None
         self._inbox: queue.Queue[_Item] = queue.Queue(MAX_WAITING)
-        self._wanted: set[str] = set()  # sha256 of what was fetched, to be discarded in the end
+        self._wanted = set(leftovers)  # sha256 of what was fetched, to be discarded in the end
         self._note()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
