@@ -66,6 +66,11 @@ def test_lengths_of_chunks() -> None:
         ({"sha256": "../etc"}, "sha256"),
         ({"name": "../fall"}, "name"),
         ({"version": "1"}, "version"),
+        ({"version": "9" * 5000 + ".0.0"}, "version"),  # int() would refuse it at each turn
+        ({"version": "\u0661.0.0"}, "version"),
+        ({"version": "1.0.0\n"}, "version"),
+        ({"name": "fall-waist\n"}, "name"),
+        ({"sha256": "0" * 64 + "\n"}, "sha256"),
         ({"task": "shell"}, "task"),
         ({"state": "great"}, "state"),
         ({"security_epoch": -1}, "security_epoch"),

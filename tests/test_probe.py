@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +22,15 @@ def test_a_sound_bundle_passes_and_is_measured(tmp_path: Path, engine: str) -> N
     assert report.inputs[0].shape == (1, 1, 8, 3) and report.outputs[0].shape == (1, 1)
     assert report.ops == {"FULLY_CONNECTED": 1}
     assert 0 <= report.grew_mb < report.peak_mb
+
+
+def test_a_model_is_tried_where_no_file_can_be_written(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle that a person named is tried at each start, on a read-only disk too."""
+    bundle = tiny.bundle(tmp_path / "b", tiny.scorer())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    assert probe(bundle, engine, run=False).ops == {"FULLY_CONNECTED": 1}
 
 
 def test_a_bare_model_is_described_only(tmp_path: Path, engine: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from updates import plain_bundle
 
@@ -33,8 +34,6 @@ def packed(bundle: Path) -> bytes:
 
 def signed(bundle: Path, blob: bytes, **changes: Any) -> Release:
     """A release as a publisher would sign it for this zip."""
-    import msgspec
-
     release = describe(read_bundle(bundle).manifest, blob, 100, 65536)
     return msgspec.structs.replace(release, **changes)
 
@@ -183,6 +182,34 @@ def test_the_reserve_of_the_disk_stays(bundle: Path, tmp_path: Path) -> None:
     assert "free disk space" in refused(
         tmp_path, blob, signed(bundle, blob), Limits("0.1.0", 2**60)
     )
+
+
+def test_a_manifest_that_lists_itself_is_refused_for_good(bundle: Path, tmp_path: Path) -> None:
+    text = (bundle / "model.toml").read_text()
+    blob, release = packed(bundle), signed(bundle, packed(bundle))
+    entry = f'[files."model.toml"]\nsha256 = "{"0" * 64}"\nsize = 9\n'
+    blob = repacked(blob, "model.toml", text.rstrip() + f"\n{entry}")
+    release = msgspec.structs.replace(release, size=len(blob))
+    with pytest.raises(ManifestError, match="cannot list itself"):
+        tried(tmp_path, blob, release)
+
+
+def test_a_name_that_is_no_text_is_refused_for_good(bundle: Path, tmp_path: Path) -> None:
+    archive = io.BytesIO(packed(bundle))
+    with zipfile.ZipFile(archive, "a") as zipped:
+        zipped.writestr("caf\u00e9", b"x")
+    blob = archive.getvalue().replace("caf\u00e9".encode(), b"caf\xff\xff")
+    with pytest.raises(ManifestError, match="no sound zip"):
+        tried(tmp_path, blob, signed(bundle, blob))
+
+
+def repacked(blob: bytes, name: str, text: str) -> bytes:
+    """The zip with another content of one file."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(blob)) as old, zipfile.ZipFile(made, "w") as new:
+        for entry in old.namelist():
+            new.writestr(entry, text if entry == name else old.read(entry))
+    return made.getvalue()
 
 
 def test_entries_that_share_bytes_are_refused(bundle: Path, tmp_path: Path) -> None:

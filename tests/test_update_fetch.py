@@ -11,7 +11,10 @@ from broker import Broker, Pki
 from updates import RULES, Device, Fleet, Hand, wait_for
 
 from edge_rt.adapters.bundle_files import read_bundle
-from edge_rt.core.catalog import choose
+from edge_rt.core.catalog import Catalog, choose
+from edge_rt.core.fetch_config import FetchConfig
+from edge_rt.core.update_task import Answer
+from edge_rt.runtime.update_refresh import Refreshing
 
 MakeBroker = Callable[..., Broker]
 MakeDevice = Callable[..., Device]
@@ -204,6 +207,16 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
     assert "free disk space" in device.refusal()
     assert device.failed[-1][0] is None
     assert not list(device.folder.glob("download/*.part")) or device.staged == []
+
+
+def test_a_verified_catalog_counts_though_the_disk_does_not_take_it(tmp_path: Path) -> None:
+    """It may say that the live model is withdrawn."""
+    answer = Answer(catalog=Catalog())
+    refreshing = Refreshing(tmp_path, FetchConfig(), lambda task: answer, lambda: 0.0)
+    (tmp_path / "fetch.json.new").mkdir()  # no file can be written under this name
+    assert refreshing.verify(2e9) == ([], answer.catalog, "")
+    assert refreshing.verify(2e9) == ([], None, ""), "told once"
+    assert Refreshing(tmp_path, FetchConfig(), lambda task: answer, lambda: 0.0).load() is None
 
 
 def test_a_device_without_its_fleet_s_root_says_so(

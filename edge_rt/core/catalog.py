@@ -33,7 +33,7 @@ class Rollout(Struct, frozen=True):
     core.rollout."""
 
     percent: Annotated[float, Meta(ge=0, le=100)]
-    seed: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    seed: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 
 
 class Release(Struct, frozen=True):

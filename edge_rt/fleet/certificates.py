@@ -226,6 +226,8 @@ def write_private(path: Path, data: bytes) -> None:
         raise InputError(f"{path} exists; move it away first") from None
     with os.fdopen(handle, "wb") as file:
         file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _replace(path: Path, data: bytes) -> None:

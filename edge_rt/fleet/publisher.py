@@ -334,6 +334,8 @@ def _write_private(path: Path, data: bytes) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # a lost passphrase is a lost key
 
 
 def _replace(path: Path, data: bytes) -> None:

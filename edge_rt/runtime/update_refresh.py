@@ -130,7 +130,10 @@ class Refreshing:
         floor_s = max(self._saved.floor_s, min(wall_s, answer.expires_s))
         fresh = answer.catalog != self._saved.catalog
         self._saved = Saved(floor_s, answer.catalog)
-        self._file.save(self._saved)
+        try:
+            self._file.save(self._saved)
+        except StorageError as error:  # what was withdrawn is left all the same
+            log.warning("updates: the catalog is not kept over a restart: %s", error)
         return [], answer.catalog if fresh else None, ""
 
     def _due_in(self, wait_s: float) -> None:
