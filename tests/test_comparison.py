@@ -45,6 +45,9 @@ def test_the_same_rates_on_two_days_are_too_little_exposure() -> None:
     found = compare(arm(20, 1, alarm=2, cancel=4), CONTROL, GOOD)
     assert found.action is Action.HOLD
     assert all("too little exposure" in reason for reason in found.reasons)
+    assert "2 alarms in 20.0 device-days against 250 in 2520.0" in found.reasons[0]
+    fresh = compare(arm(2, 10), {}, Outcomes(confirmed=2))
+    assert "up to 0.18 a day cannot be ruled out, below 0.033" in fresh.reasons[1]
     nothing = compare({}, {}, Outcomes())
     assert nothing.action is Action.HOLD and len(nothing.reasons) == 4
 

@@ -194,10 +194,13 @@ def _judge(
     limit: float = getattr(policy, f"{metric}_per_day")
     if found["ratio_high"] < policy.tolerated or found["treated"]["high"] < limit:
         return [], []
+    high, times = found["treated"]["high"], found["ratio_high"]
+    ruled = f"{high:.2g} a day" + (
+        f" or {times:.3g} times the control's rate" if times < inf else ""
+    )
     return [], [
-        f"too little exposure to tell: {said}; up to {found['treated']['high']:.2g} a "
-        f"day or {found['ratio_high']:.3g} times the control's rate cannot be ruled out, below "
-        f"{limit:.2g} or {policy.tolerated:g} is needed"
+        f"too little exposure to tell: {said}; up to {ruled} cannot be ruled out, below "
+        f"{limit:.2g} a day or {policy.tolerated:g} times is needed"
     ]
 
 
