@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-pytest_plugins = ["figures", "broker", "trials", "updates"]
+pytest_plugins = ["figures", "broker", "trials", "updates", "cgroup"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

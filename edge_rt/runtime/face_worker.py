@@ -50,6 +50,7 @@ from edge_rt.runtime.face_templates import open_templates
 from edge_rt.runtime.link import Link, parent_connection
 from edge_rt.runtime.sources import make_camera
 
+NICE = 5  # a slow core is given to falls first, and pictures are passed over
 OOM_SCORE = "500"  # of 1000
 BEAT_S = 0.5
 IDLE_S = 0.1
@@ -67,6 +68,7 @@ def main(arguments: list[str]) -> int:
     # If memory runs out, let it be this process (proc(5)); to raise the own score needs no right.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write(OOM_SCORE)
+    os.nice(NICE)
     link: Link[ToWorker] = Link(parent_connection(arguments), ToWorker, MAX_LINE_BYTES)
     try:
         config = msgspec.json.decode(arguments[1], type=Config)

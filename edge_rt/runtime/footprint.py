@@ -53,7 +53,7 @@ def measure(engine: str = "auto", settle_s: float = 5.0, faces: bool = True) -> 
                     faces_s = _until(client, folder, begun, lambda s: s["faces"]["frames"] > 0)
                 time.sleep(settle_s)  # measured is what stays, not what starting needs
                 status = client.call("status")
-                return Footprint(status["engine"], falls_s, faces_s, _memory(process.pid))
+                return Footprint(status["engine"], falls_s, faces_s, memory(process.pid))
 
 
 def _config(folder: Path, engine: str, faces: bool) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _last_words(folder: Path) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def _memory(root: int) -> dict[str, float]:
+def memory(root: int) -> dict[str, float]:
     """PSS in MB of a process and all below it, and their total."""
     found = {}
     for pid in family(root):

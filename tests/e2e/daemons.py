@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,13 @@ def daemon(
     *,
     module: str = "edge_rt",
     environment: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Running]:
     """`edge-rt run` with `config`, state in folder/state unless it says otherwise.
 
     log: name of the file for its stderr; None for a pipe that nobody reads.
     module: run in place of edge_rt, with the same arguments.
+    prefix: before the command line, and replaced by it at last (exec).
     """
     runtime = {"state_dir": str(folder / "state"), "run_dir": str(folder)}
     merged = {**config, "runtime": {**runtime, **config.get("runtime", {})}}
@@ -80,7 +82,7 @@ def daemon(
     socket_path(folder).unlink(missing_ok=True)  # of one that was killed
     with open(folder / (log or os.devnull), "ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, "run", "--config", str(folder / "config.toml")],
+            [*prefix, sys.executable, "-m", module, "run", "--config", str(folder / "config.toml")],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file if log else subprocess.PIPE,
