@@ -12,7 +12,7 @@ import pytest
 
 SCRIPTS = (
     *("scripts/setup", "scripts/demo", "scripts/test", "scripts/lint", ".ci/run"),
-    *("scripts/install", "scripts/uninstall"),
+    *("scripts/install", "scripts/uninstall", "scripts/soak"),
 )
 # What scripts/setup itself calls; a machine without Python has at least these.
 TOOLS = ("bash", "cat", "dirname", "flock", "id", "ls", "sha256sum", "env")

@@ -54,6 +54,10 @@ def working(running: Running) -> dict[str, Any]:
     return found
 
 
+def worker_and_daemon(running: Running) -> tuple[int, int]:
+    return working(running)["pid"], running.process.pid
+
+
 def enrol(running: Running, name: str = "owner", *pictures: Path) -> dict[str, Any]:
     working(running)
     chosen = pictures or (MEDIA / "owner_1.jpg",)
@@ -64,6 +68,8 @@ def test_the_owner_is_let_in_on_other_photographs_and_a_stranger_is_not(tmp_path
     with daemon(tmp_path, config()) as running:
         person = enrol(running)["enrolled"]
         running.call("arm", what="faces")
+        nice = [os.getpriority(os.PRIO_PROCESS, pid) for pid in worker_and_daemon(running)]
+        assert nice[0] > nice[1], "a slow core is given to falls first"
 
         def all_seen() -> bool:
             outcomes = {

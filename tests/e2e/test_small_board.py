@@ -25,9 +25,9 @@ FALLS = 3
 SPEED = 6.0  # 90 pictures a second: more than a quarter of any core can look at
 RATE_S = 20.0  # pictures are counted for so long
 
-# From the last sample of a window to its decision: the next window is full 160 ms later, and a
-# decision that comes before then piles nothing up. On a whole core it takes a hundredth of that. Here
-# a slice that pictures have used up is waited for, and so are the neighbours on the machine.
+# From the last sample of a window to its decision: the next window is full 160 ms later, and what
+# is decided by then piles nothing up. On a whole core it takes a hundredth of that. Here a slice
+# that pictures have used up is waited for, and so are the neighbours on the machine.
 DECISION_P99_MS = 160.0
 PREALARM_S = 2.0  # impact to pre-alarm, by the samples' own clock
 # ... and by ours: sensor FIFO (0.1 s), queue, decision, log (alarm stages are synced first).

@@ -28,15 +28,13 @@ from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.stamps import Stamps
 
 OWNER = Path(str(files("edge_rt") / "demo_media" / "owner_1.jpg"))
-LOG_MB = (
-    1  # the smallest that can be set; filled before the run, so that a flat size means the bound
-)
+LOG_MB = 1  # the smallest there is; filled before the run, so that a flat size means the bound
 JOURNAL_MB = 4.2  # of SQLite, copied into the log at 1000 pages of 4 KiB
 FILL = 4000  # events, of some 300 bytes
 LOOK_S = 0.5
 
-# What a run may gain by its slope. Memory: a leak of 16 bytes a window (one every 0.5 s) or 50
-# bytes a picture is 2.7 MB in a day and an hour; the allocators of two processes wander by 1 or 2.
+# What a run may gain by its slope. Memory: a leak of 8 bytes a window (540,000 in a day) or of one
+# byte a sample gains 4.3 MB; the allocators of the processes wander by a megabyte or two.
 # Files, threads: one that leaks an incident would gain seventy. Log: at its bound, and gives room a
 # batch at a time. The journal rises and is copied, so that it has a largest size and no slope.
 MOST = {"pss_mb": 4.0, "files": 1.0, "threads": 1.0, "log_mb": 0.2}
@@ -56,7 +54,7 @@ DAY = Run(hours=24.0, camera_hours=1.0, seconds=360.0, fall_every_min=20.0)
 
 
 class Result(NamedTuple):
-    """events: types that the receiver stored, in order. status: the last one. late: unanswered commands."""
+    """events: types that the receiver stored. status: the last one. late: unanswered commands."""
 
     looks: list[Look]
     written: int
