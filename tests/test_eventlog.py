@@ -461,3 +461,29 @@ def test_a_restored_log_uses_no_place_again(path: Path, log: EventLog, tmp_path:
         again.close()
         places.add(new.sequence)
     assert len(places) == 2, "the same backup, restored twice"
+
+
+def test_who_looks_into_the_log_takes_nothing_away_after_it_was_opened_again(path: Path) -> None:
+    """Another program that closes the last connection it knows of removes the WAL."""
+    reader = EventReader(path)
+    first = EventLog(path, draft)
+    first.append([alarm(1)])
+    assert len(reader.read()) == 1
+    first.close()  # as the recorder does when the disk failed, while readers go on
+    again = EventLog(path, draft, check=True)
+    assert _counted_elsewhere(path) == "1"
+    again.append([alarm(2)])
+    assert _counted_elsewhere(path) == "2"  # what a start after a power cut would find
+    reader.close()
+    again.close()
+
+
+def _counted_elsewhere(path: Path) -> str:
+    code = (
+        f"import sqlite3; db = sqlite3.connect({str(path)!r});"
+        "print(db.execute('SELECT count(*) FROM events').fetchone()[0]); db.close()"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, check=True, timeout=30.0, capture_output=True, text=True
+    ).stdout.strip()

@@ -89,7 +89,7 @@ class EventLog:
             except (_Damaged, sqlite3.DatabaseError) as error:
                 if not isinstance(error, _Damaged) and not _is_damage(error):
                     raise
-                self._close_quietly()
+                self.close()
                 aside = _set_aside(path)
                 detail = str(error)[:200]
                 self._open({"reason": "log_damaged", "kept_as": aside, "detail": detail})
@@ -218,14 +218,19 @@ class EventLog:
 
     def close(self) -> None:
         """Close the database; safe to call twice."""
-        self._close_quietly()
+        # Closing writes a last checkpoint; the WAL keeps everything if the disk refuses that.
+        with contextlib.suppress(sqlite3.Error, AttributeError):
+            self._db.close()
 
     # ---- helpers ----
 
     def _open(self, notice: Mapping[str, Any] | None = None, *, check: bool = False) -> None:
         check = check or Path(f"{self.path}-wal").exists()  # a kill or power loss leaves a WAL
-        # Files are private from the first moment: SQLite gives -wal and -shm the mode of the file.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Private from the first moment: SQLite gives -wal and -shm the mode of the file. Only made,
+        # never opened: closing one that is there would drop the locks of this process's readers,
+        # and who looks into the log then takes the WAL (sqlite.org/howtocorrupt.html, 2.2).
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         # autocommit: transactions are written out below; no waiting, we are the only writer.
         self._db = sqlite3.connect(
             self.path, isolation_level=None, timeout=1.0, check_same_thread=False
@@ -354,11 +359,6 @@ class EventLog:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                 raise
-
-    def _close_quietly(self) -> None:
-        # Closing writes a last checkpoint; the WAL keeps everything if the disk refuses that.
-        with contextlib.suppress(sqlite3.Error, AttributeError):
-            self._db.close()
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
