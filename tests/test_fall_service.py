@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from edge_rt.core.hop import Hop
 from edge_rt.core.timebase import ClockCounters
 from edge_rt.core.types import SampleBlock
 from edge_rt.falls.pipeline import FallPipeline
-from edge_rt.runtime.fall_service import FallService
+from edge_rt.runtime.fall_service import FallService, NextModel
 
 PATIENCE_S = 60.0
 RULES = FallRules(threshold=0.0, suspicion=-2.0, window_s=1.0, clear_s=1.5)
@@ -229,3 +230,19 @@ def test_time_asleep_counts_against_a_restored_prealarm() -> None:
 
 def test_close_before_start_is_harmless() -> None:
     Watched().service.close()
+
+
+def test_a_swap_that_was_given_up_does_not_come_later(watched: Watched) -> None:
+    """Who gave up goes by the old model: the new one may not run in its name."""
+    swapped: list[object] = []
+    watched.scorer.swap = swapped.append  # type: ignore[method-assign]
+    watched.deliver(99.0)  # hangs
+    assert watched.scorer.hung.wait(PATIENCE_S)
+    bundle: Any = types.SimpleNamespace(manifest=None)
+    given_up = watched.service.swap(NextModel(bundle, RULES, watched.announce, 2.0))
+    assert given_up.cancel()
+    watched.deliver(-5.0)
+    watched.scorer.go_on.set()
+    taken = watched.service.swap(NextModel(bundle, RULES, watched.announce, 2.0))
+    assert "hops" in taken.result(PATIENCE_S)
+    assert swapped == [bundle]

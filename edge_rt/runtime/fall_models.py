@@ -162,10 +162,13 @@ class FallModels:
                 announcer(self._place.recorder, label),
                 self.lost_s(bundle),
             )
+            answer = self._service.swap(model)
             try:
-                figures = self._service.swap(model).result(SWAP_S)
+                figures = answer.result(SWAP_S)
             except TimeoutError:
-                raise DaemonError("the fall pipeline did not take the model") from None
+                if answer.cancel():
+                    raise DaemonError("the fall pipeline did not take the model") from None
+                figures = answer.result(SWAP_S)  # it has begun at the last moment
             self._manifest, self._folder = manifest, bundle.files.folder
             self._usage.switch(label)
         return figures

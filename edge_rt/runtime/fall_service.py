@@ -155,7 +155,7 @@ class FallService:
 
         The future's result says after which window, and how long the thread was busy: {t_s, hops,
         took_ms}. It fails with ManifestError for a bundle of another task (the old one goes on),
-        with DaemonError when the thread cannot take it.
+        with DaemonError when the thread cannot take it. Cancelled in time, it does not happen.
         """
         answer: Future[dict[str, Any]] = Future()
         try:
@@ -322,6 +322,8 @@ class FallService:
             self._tap = None
 
     def _swap(self, model: NextModel, answer: Future[dict[str, Any]]) -> None:
+        if not answer.set_running_or_notify_cancel():
+            return  # who asked has given up, and goes by the old model
         begun_s = time.perf_counter()
         try:
             self._pipeline.swap(model.bundle, model.rules)
