@@ -447,6 +447,20 @@ def test_a_press_that_is_asked_for_does_nothing_else(house: Callable[..., House]
     wait(lambda: made.acted == ["help_now"])  # and the next one counts
 
 
+def test_in_an_alarm_a_press_counts_even_if_it_was_asked_for(house: Callable[..., House]) -> None:
+    made = house()
+    wait(lambda: made.room.status()["buttons"]["cancel"]["hand"] == "away")
+    answer: list[dict[str, Any]] = []
+    asking = threading.Thread(target=lambda: answer.append(made.room.exercise("cancel")))
+    asking.start()
+    wait(lambda: made.room._buttons[0]._trial is not None)
+    made.room.sound("prealarm")  # a fall while somebody tries the buttons
+    made.press(5)
+    asking.join(PATIENCE_S)
+    assert answer == [{"pressed": "cancel"}]
+    wait(lambda: made.acted[:1] == ["cancel"])
+
+
 def test_an_output_that_does_not_work_is_said_so(house: Callable[..., House]) -> None:
     made = house()
     wait(lambda: made.level(27) == "0")

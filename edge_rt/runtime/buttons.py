@@ -27,7 +27,8 @@ class ButtonReader:
     """Watches one button between `start` and `close`; a thread each, so that a command which waits
     holds up no other button.
 
-    act  command name -> what to call
+    acts    command name -> what to call
+    needed  whether a press matters so much now that a try of the button must not take it
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class ButtonReader:
         presence: Presence,
         announce: Announce,
         monotonic: Callable[[], float] = time.monotonic,
+        needed: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = name
+        self._needed = needed
         self._config = config
         self._chip = chip
         self._acts = acts
@@ -72,7 +75,8 @@ class ButtonReader:
             self._thread.join(2 * READ_S)
 
     def try_out(self, timeout_s: float) -> bool:
-        """Wait for one press that does nothing but show that the button works."""
+        """Wait for one press that does nothing but show that the button works; while presses are
+        `needed` it does what it is for, too."""
         trial: queue.SimpleQueue[Gesture] = queue.SimpleQueue()
         self._trial = trial
         try:
@@ -143,7 +147,8 @@ class ButtonReader:
             if trial is not None:
                 trial.put(gesture)
                 self._trial = None
-                continue
+                if not self._needed():
+                    continue
             if name := MEANINGS[self.name].get(gesture):
                 self._act(name)
 

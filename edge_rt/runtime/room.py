@@ -75,7 +75,10 @@ class Room:
         for name in self._config.inputs.__struct_fields__:
             config = getattr(self._config.inputs, name)
             if isinstance(config, GpioButton):
-                button = ButtonReader(name, config, self.chip, acts, presence, announce)
+                button = ButtonReader(
+                    *(name, config, self.chip, acts, presence, announce),
+                    needed=lambda: bool(self._stage),
+                )
                 self._buttons.append(button)
                 button.start()
 
