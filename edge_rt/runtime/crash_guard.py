@@ -64,6 +64,7 @@ class CrashGuard:
             bundle = spare(bundle)
         self.config = crash_loop.reduced(config, self.mode, bundle)
         self._asked = config
+        self._left_out: dict[str, str] = {}
 
     def begin(self) -> None:
         """This start counts as failed from here on, until `healthy` or `stopped`."""
@@ -90,15 +91,20 @@ class CrashGuard:
         self._proved = True
         self._save(crash_loop.spared(self._before))
 
+    def leave_out(self, part: str, reason: str) -> None:
+        """The daemon runs without this part too, for it cannot be made."""
+        self._left_out[part] = reason
+
     def report(self) -> dict[str, Any]:
         """Data of the event device.degraded; empty in full mode."""
         if self.mode is Mode.FULL:
             return {}
         asked, run = self._asked, self.config
+        reason = "; ".join(self._left_out.values()) or self._before.reason
         return {
             "mode": self.mode.value,
             "failed_starts": self._before.failed,
-            "reason": self._before.reason or "killed or crashed; see the service log",
+            "reason": reason or "killed or crashed; see the service log",
             "off": [
                 name
                 for name, was, now in (
@@ -106,7 +112,8 @@ class CrashGuard:
                     ("faces", asked.faces.enabled, run.faces.enabled),
                 )
                 if was and not now
-            ],
+            ]
+            + list(self._left_out),
             "bundle": run.falls.bundle if run.falls.enabled else "",
         }
 

@@ -16,7 +16,7 @@ from edge_rt.adapters.eventlog import EventLog
 from edge_rt.adapters.statedir import StateDir
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.crash_loop import Mode
-from edge_rt.core.errors import ConfigError
+from edge_rt.core.errors import ConfigError, EdgeRtError
 from edge_rt.core.pin_config import programs_of
 from edge_rt.core.wire import Lane, source_of
 from edge_rt.runtime.clock import clock_trusted
@@ -125,10 +125,7 @@ class Daemon:
             self._stack.callback(self._faces.close)
             self._faces.start()
         if config.mqtt.enabled:
-            # paho and TLS cost memory and time that a device without a broker need not spend.
-            from edge_rt.runtime.compose_mqtt import MqttPart
-
-            self._mqtt = MqttPart(place)
+            self._mqtt = _make_uplink(place, guard)
         made = None
         if config.falls.enabled:
             made = make_falls(place, self._mqtt)
@@ -299,6 +296,21 @@ class Daemon:
         self._recorder = recorder
         self._stack.callback(recorder.close, CLOSE_S)
         return recorder
+
+
+def _make_uplink(place: Place, guard: CrashGuard) -> MqttPart | None:
+    """Raises what keeps it from being made; after starts that failed it is left out instead: a
+    certificate that is gone must end neither the watch nor the siren."""
+    # paho and TLS cost memory and time that a device without a broker need not spend.
+    from edge_rt.runtime.compose_mqtt import MqttPart
+
+    try:
+        return MqttPart(place)
+    except EdgeRtError as error:
+        if guard.mode is Mode.FULL:
+            raise
+        guard.leave_out("mqtt", str(error))
+        return None
 
 
 def _log_event(notice: Notice) -> None:

@@ -82,6 +82,7 @@ class _Process:
             self._check()
         self._notifier.ready(self._words())
         ready_s = time.monotonic()
+        proving: threading.Thread | None = None
         while not self._stop.wait(self._look_s):
             self._check()
             # Only here: a timer of its own would feed a watchdog over a daemon that hangs.
@@ -91,8 +92,10 @@ class _Process:
                 log.warning("without models for %g s; leaving to try them again", BARE_S)
                 self._daemon.try_again()
                 return os.EX_TEMPFAIL
-            if up_s > HEALTHY_S and self._daemon.mode is not Mode.BARE:
-                self._daemon.healthy()
+            if up_s > HEALTHY_S and self._daemon.mode is not Mode.BARE and proving is None:
+                # On a thread of its own: a card that stalls must not keep the watchdog unfed.
+                proving = threading.Thread(target=self._daemon.healthy, name="proved", daemon=True)
+                proving.start()
         return self._stopped()
 
     def _stopped(self) -> int:

@@ -121,6 +121,33 @@ def test_a_crash_loop_ends_in_a_daemon_that_says_what_it_lacks(tmp_path: Path) -
         assert running.status()["problems"] == []
 
 
+def test_a_certificate_that_is_gone_does_not_end_the_watch(tmp_path: Path) -> None:
+    gone = str(tmp_path / "ca.crt")
+    config = {**CONFIG, "mqtt": {"enabled": True, "host": "127.0.0.1", "ca": gone}}
+    for _ in range(SPARE_AT):  # a person who looks on sees why
+        failing = daemon(tmp_path, config)
+        with pytest.raises(AssertionError, match=r"ca\.crt: cannot be used for TLS"), failing:
+            pass
+    with daemon(tmp_path, config) as running:
+        running.wait(lambda: running.status()["falls"]["sensor"] == "ok", "samples")
+        status = running.status()
+        assert status["mqtt"] is None and status["falls"]["state"] == "monitoring"
+        assert any("mqtt off" in p and "ca.crt" in p for p in status["problems"])
+        (event,) = [e for e in running.events() if e["type"] == "edge_rt.device.degraded"]
+        assert event["data"]["off"] == ["mqtt"] and "ca.crt" in event["data"]["reason"]
+        assert running.stop() == 0
+
+
+def test_a_card_that_stalls_when_a_start_is_proved_good_ends_nothing(
+    tmp_path: Path, manager: Manager
+) -> None:
+    with daemon(tmp_path, CONFIG, **rogue("proving", manager)) as running:
+        running.wait(lambda: (tmp_path / "proving").exists(), "the write that stalls")
+        for _ in range(5):
+            manager.until("WATCHDOG")
+        assert running.status()["falls"]["state"] == "monitoring"
+
+
 def test_a_native_crash_leaves_the_stack_of_every_thread(tmp_path: Path) -> None:
     with daemon(tmp_path, CONFIG, **rogue("abort")) as running:
         assert running.process.wait(PATIENCE_S) == -signal.SIGABRT

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from edge_rt.cli import main
 from edge_rt.core import turning
 from edge_rt.core.types import SampleBlock
-from edge_rt.runtime import compose_falls, sources
+from edge_rt.runtime import compose_falls, process, sources
+from edge_rt.runtime.crash_guard import CrashGuard
 
 GOOD_READS = 5
 
@@ -51,12 +53,22 @@ class Rogue:
         return block
 
 
+def stall(guard: CrashGuard) -> None:
+    """A write that a stalled card holds up."""
+    Path("proving").touch()
+    time.sleep(3600)
+
+
 def make(source: Any, placement: str) -> Any:
     return Rogue(sources.make_accelerometer(source, placement), os.environ["ROGUE"])
 
 
 if __name__ == "__main__":
     compose_falls.make_accelerometer = make  # type: ignore[assignment]
+    if os.environ["ROGUE"] == "proving":
+        os.chdir(Path(sys.argv[-1]).parent)
+        CrashGuard.healthy = stall  # type: ignore[method-assign]
+        process.HEALTHY_S = 0.1
     # As in life, only sooner.
     turning.PATIENCE_S = {loop: 2.0 for loop in turning.PATIENCE_S}
     sys.exit(main(sys.argv[1:]))
