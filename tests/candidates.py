@@ -19,7 +19,7 @@ from edge_rt.adapters.bundle_files import read_bundle, write_manifest
 from edge_rt.adapters.tflite import Interpreter
 from edge_rt.bundle import Bundle, open_bundle
 
-CONV_2D = 3
+CONV_2D, FULLY_CONNECTED = 3, 9
 FOLDS = Path(__file__).parent / "data" / "fall_folds"
 
 
@@ -33,11 +33,13 @@ class Network:
         self._tensors = self._tables(graph, 0)
         self._buffers = self._tables(root, 4)
         codes = [self._code(table) for table in self._tables(root, 1)]
-        self.convolutions = [
-            [self._tensors[n] for n in self._ints(operator, 1)]
-            for operator in self._tables(graph, 3)
-            if codes[self._scalar(operator, 0, "I")] == CONV_2D
-        ]
+        layers: dict[int, list[list[int]]] = {CONV_2D: [], FULLY_CONNECTED: []}
+        for operator in self._tables(graph, 3):
+            code = codes[self._scalar(operator, 0, "I")]
+            if code in layers:
+                given = self._ints(operator, 1)
+                layers[code].append([self._tensors[n] for n in given if n >= 0])
+        self.convolutions, self.connected = layers[CONV_2D], layers[FULLY_CONNECTED]
 
     def scales(self, tensor: int) -> np.ndarray:
         """Writable view of a tensor's quantization scales."""
@@ -137,6 +139,25 @@ def coarser(step: int) -> Edit:
         return bytes(network.data)
 
     return edit
+
+
+def turned(model: bytes) -> bytes:
+    """The outputs of an embedder in another order: as good as before, in a space of its own."""
+    network = Network(model)
+    ((_, weights),) = network.connected
+    scales = network.scales(weights)
+    rows = network.values(weights, "i1").reshape(len(scales), -1)
+    rows[:] = np.roll(rows, 1, axis=0)
+    scales[:] = np.roll(scales, 1)
+    return bytes(network.data)
+
+
+def constant(model: bytes) -> bytes:
+    """An embedder to whom everybody is the same."""
+    network = Network(model)
+    ((_, weights),) = network.connected
+    network.values(weights, "i1")[:] = 0
+    return bytes(network.data)
 
 
 def fold(number: int) -> Edit:

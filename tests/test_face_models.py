@@ -53,8 +53,16 @@ def test_a_newer_one_of_the_same_space_fits(embed: Path, tmp_path: Path) -> None
 def test_one_that_does_not_fit_says_why(
     embed: Path, tmp_path: Path, changes: dict[str, Any], complaint: str
 ) -> None:
+    config = Config(faces=FaceConfig(enabled=True), updates=UpdatesConfig(faces="trial_only"))
     with pytest.raises(ManifestError, match=complaint):
-        model("embed", tmp_path).fits(changed(embed, tmp_path / "next", **changes))
+        model("embed", tmp_path, config).fits(changed(embed, tmp_path / "next", **changes))
+
+
+def test_with_a_shadow_another_space_may_come(embed: Path, tmp_path: Path) -> None:
+    config = Config(faces=FaceConfig(enabled=True), updates=UpdatesConfig(faces="shadow"))
+    model("embed", tmp_path, config).fits(
+        changed(embed, tmp_path / "next", embedding_space="elsewhere")
+    )
 
 
 def test_one_for_another_task_does_not_fit(

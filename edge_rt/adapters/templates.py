@@ -20,6 +20,9 @@ from edge_rt.core.errors import CredentialError, InputError, StorageError
 from edge_rt.core.types import Float32Array
 
 STORE_NAME = "templates.bin"
+# Two, as there are two slots of models: while one embedding space takes the place of another, each
+# has its own, so that the way back needs nothing but the former model.
+STORE_NAMES = (STORE_NAME, "templates-b.bin")
 KEY_NAME = "templates.key"
 MAGIC = b"edge-rt\x01"
 KEY_BYTES, NONCE_BYTES, TAG_BYTES, CHECKSUM_BYTES = 32, 12, 16, 32
@@ -57,6 +60,17 @@ class File(Protocol):
     def write(self, data: bytes) -> None: ...
 
 
+class Bound(NamedTuple):
+    """What templates are made for: another embedding space or camera makes them worthless.
+
+    size  numbers a template
+    """
+
+    embedding_space: str
+    camera: str
+    size: int = 128
+
+
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     embedding_space: str
     camera: str
@@ -72,6 +86,67 @@ class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     templates: bytes  # little-endian float32, row after row
 
 
+class SealedFile:
+    """Bytes in a file, sealed with `key` (32 bytes, see load_key) and bound to `bound`.
+
+    Both methods raise CredentialError (wrong key, wrong mode), StorageError (damaged, truncated,
+    disk) or InputError (bound to something else), each in one line.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        key: bytes,
+        bound: Bound,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        if len(key) != KEY_BYTES:
+            raise CredentialError(f"template key has {len(key)} bytes; it needs {KEY_BYTES}")
+        self._file = file
+        self._key = key
+        self._bound = bound
+        self._random = random
+
+    def read(self) -> bytes | None:
+        """What was written last; None if there is no such file."""
+        path = self._file.path
+        if path.exists():
+            _check_mode(path)
+        data = self._file.read()
+        return None if data is None else self._open(data)
+
+    def write(self, plain: bytes) -> None:
+        """Replace it; durable when this returns."""
+        header = msgspec.json.encode(
+            _Header(*self._bound, _key_id(self._key), len(plain) + TAG_BYTES)
+        )
+        front = MAGIC + len(header).to_bytes(4, "big") + header
+        nonce = self._random(NONCE_BYTES)
+        data = front + nonce + _seal(self._key, nonce, plain, front)
+        self._file.write(data + hashlib.sha256(data).digest())
+
+    def _open(self, data: bytes) -> bytes:
+        path = self._file.path
+        header, front = _split(path, data)
+        if header.key_id != _key_id(self._key):
+            raise CredentialError(f"{path}: sealed with another key; give the key it was made with")
+        theirs = (header.embedding_space, header.camera, header.size)
+        for what, its, ours in zip(
+            ("embedding space", "camera", "template size"),
+            theirs,
+            self._bound,
+            strict=True,
+        ):
+            if its != ours:
+                raise InputError(f"{path}: made for {what} {its}, not {ours}; enrol anew")
+        nonce_end = len(front) + NONCE_BYTES
+        sealed = data[nonce_end:-CHECKSUM_BYTES]
+        plain = _unseal(self._key, data[len(front) : nonce_end], sealed, front)
+        if plain is None:
+            raise CredentialError(f"{path}: not written by this key's owner; restore a backup")
+        return plain
+
+
 class TemplateStore:
     """The enrolled persons. Nothing is written unless what is there could be read.
 
@@ -79,8 +154,7 @@ class TemplateStore:
     embedding_space  of the embedder in use; size: numbers a template
     camera           identity of the camera: another one sees other faces
 
-    Every method raises CredentialError (wrong key, wrong mode), StorageError (damaged, truncated,
-    disk) or InputError (another embedding space or camera), each in one line.
+    Every method raises what SealedFile's do.
     """
 
     def __init__(
@@ -93,21 +167,14 @@ class TemplateStore:
         size: int = 128,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        if len(key) != KEY_BYTES:
-            raise CredentialError(f"template key has {len(key)} bytes; it needs {KEY_BYTES}")
-        self._file = file
-        self._key = key
+        self._file = SealedFile(file, key, Bound(embedding_space, camera, size), random)
         self._size = size
         self._random = random
-        self._space, self._camera = embedding_space, camera
 
     def persons(self) -> list[Person]:
         """All enrolled persons, oldest first; empty if there is no store yet."""
-        path = self._file.path
-        if path.exists():
-            _check_mode(path)
-        data = self._file.read()
-        return [] if data is None else self._decode(data)
+        plain = self._file.read()
+        return [] if plain is None else self._decode(plain)
 
     def add(self, name: str, embeddings: Float32Array, created_s: float) -> Person:
         """Enrol a person with templates float32 (m, size); durable when this returns.
@@ -127,7 +194,7 @@ class TemplateStore:
         if not 1 <= len(rows) <= MAX_TEMPLATES:
             raise InputError(f"{len(rows)} templates for {name}; 1 to {MAX_TEMPLATES} are kept")
         person = Person(f"p-{self._random(8).hex()}", name, created_s, rows)
-        self._file.write(self._encode([*persons, person]))
+        self.replace([*persons, person])
         return person
 
     def remove(self, name_or_id: str) -> Person:
@@ -137,43 +204,20 @@ class TemplateStore:
         if not found:
             names = ", ".join(p.name for p in persons) or "nobody"
             raise InputError(f"{name_or_id!r:.80} is not enrolled; enrolled: {names}")
-        self._file.write(self._encode([p for p in persons if p is not found[0]]))
+        self.replace([p for p in persons if p is not found[0]])
         return found[0]
 
-    def _encode(self, persons: Sequence[Person]) -> bytes:
+    def replace(self, persons: Sequence[Person]) -> None:
+        """Have these persons enrolled and nobody else; durable when this returns."""
         plain = msgspec.msgpack.encode(
             [
                 _Stored(p.id, p.name, p.created_s, p.embeddings.astype("<f4").tobytes())
                 for p in persons
             ]
         )
-        header = msgspec.json.encode(
-            _Header(
-                self._space, self._camera, self._size, _key_id(self._key), len(plain) + TAG_BYTES
-            )
-        )
-        front = MAGIC + len(header).to_bytes(4, "big") + header
-        nonce = self._random(NONCE_BYTES)
-        data = front + nonce + _seal(self._key, nonce, plain, front)
-        return data + hashlib.sha256(data).digest()
+        self._file.write(plain)
 
-    def _decode(self, data: bytes) -> list[Person]:
-        path = self._file.path
-        header, front = _split(path, data)
-        if header.key_id != _key_id(self._key):
-            raise CredentialError(f"{path}: sealed with another key; give the key it was made with")
-        for what, theirs, ours in (
-            ("embedding space", header.embedding_space, self._space),
-            ("camera", header.camera, self._camera),
-            ("template size", header.size, self._size),
-        ):
-            if theirs != ours:
-                raise InputError(f"{path}: made for {what} {theirs}, not {ours}; enrol anew")
-        nonce_end = len(front) + NONCE_BYTES
-        sealed = data[nonce_end:-CHECKSUM_BYTES]
-        plain = _unseal(self._key, data[len(front) : nonce_end], sealed, front)
-        if plain is None:
-            raise CredentialError(f"{path}: not written by this key's owner; restore a backup")
+    def _decode(self, plain: bytes) -> list[Person]:
         return [
             Person(
                 stored.id,
@@ -183,6 +227,18 @@ class TemplateStore:
             )
             for stored in msgspec.msgpack.decode(plain, type=list[_Stored])
         ]
+
+
+def bound_of(path: Path) -> Bound | None:
+    """What the file is bound to, by its header alone; None if there is none that can be read.
+
+    Not authenticated: it tells which file to open, and opening it proves it.
+    """
+    try:
+        header, _ = _split(path, path.read_bytes())
+    except (OSError, StorageError):
+        return None
+    return Bound(header.embedding_space, header.camera, header.size)
 
 
 def load_key(name: str, folder: Path, environment: Mapping[str, str]) -> bytes:
@@ -203,8 +259,9 @@ def load_key(name: str, folder: Path, environment: Mapping[str, str]) -> bytes:
         return _read_key(Path(credentials) / name, private=False)
     path = Path(name) if name else folder / KEY_NAME
     if not name and not path.exists():
-        if (folder / STORE_NAME).exists():
-            raise CredentialError(f"{path}: gone, but {STORE_NAME} needs it; restore a backup")
+        for store in STORE_NAMES:
+            if (folder / store).exists():
+                raise CredentialError(f"{path}: gone, but {store} needs it; restore a backup")
         _make_key(path)
     return _read_key(path, private=True)
 

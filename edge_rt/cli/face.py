@@ -43,7 +43,7 @@ def _read(path: Path) -> bytes:
 
 @click.group()
 def face() -> None:
-    """Enrol, verify, list and remove persons."""
+    """Enrol, verify, list and remove persons; agree to an enrolment anew."""
 
 
 @face.command()
@@ -90,3 +90,12 @@ def list_persons(run_dir: Path, as_json: bool) -> None:
 def remove(run_dir: Path, as_json: bool, name: str) -> None:
     """Forget NAME and every template of theirs."""
     ask(run_dir, "face_remove", as_json, f"{name} removed", name=name)
+
+
+@face.command()
+@click.argument("name")
+@options.as_json
+@options.run_dir
+def anew(run_dir: Path, as_json: bool, name: str) -> None:
+    """Let no update wait for NAME, who will be enrolled anew once the new embedder is live."""
+    ask(run_dir, "face_anew", as_json, f"{name} will be enrolled anew", name=name)

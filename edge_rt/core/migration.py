@@ -13,7 +13,12 @@ import msgspec
 import numpy as np
 
 from edge_rt.core.errors import StorageError
+from edge_rt.core.rates import binomial_at_least
 from edge_rt.core.types import Float32Array
+from edge_rt.core.verdict import Verdict
+
+# Pictures of strangers within a person's distance: as core.shadow_faces allows within one space.
+MOST_ADMITTED, ALPHA = 0.002, 0.01
 
 
 class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -22,26 +27,39 @@ class MigrationPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     # Of the live threshold: who is so close is not the neighbour's brother. On LFW the factory
     # embedder lets no stranger in at the whole of it.
     confident: float = 0.8
+    # As much beyond it: nearer may be the owner in a bad light, whom a better model knows.
+    foreign: float = 1.25
     templates: int = 5  # as many as an enrolment from pictures takes
     # Frames of one visit are one picture many times over: light and beard differ between days.
     apart_s: float = 4 * 3600.0
 
 
 class Person(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """templates: embeddings in the new space; last_s: when the last was taken; anew: agreed."""
+    """templates: embeddings in the new space; last_s: when the last was taken.
+
+    enrolled  from pictures that both models saw: nothing is missing
+    anew      has agreed to be enrolled anew
+    """
 
     templates: list[list[float]] = []
     last_s: float | None = None
     refused: int = 0
+    enrolled: bool = False
     anew: bool = False
 
 
 class Progress(NamedTuple):
-    """Counts, and the pseudonyms of those who still lack templates; nothing of the templates."""
+    """Counts, and the pseudonyms of those who still lack templates; nothing of the templates.
+
+    strangers, admitted  pictures of people whom the live model does not know, once somebody had
+                         templates, and those of them that the candidate would let in
+    """
 
     persons: int
     migrated: int
     waiting: tuple[str, ...]
+    strangers: int = 0
+    admitted: int = 0
 
 
 class Migration:
@@ -55,6 +73,7 @@ class Migration:
         self._within = within
         self._policy = policy
         self._persons = {name: Person() for name in persons}
+        self._strangers = self._admitted = 0
 
     def unlocked(self, person: str, share: float, embedding: Float32Array, now_s: float) -> bool:
         """The live model let `person` in; whether a template was taken.
@@ -78,6 +97,23 @@ class Migration:
         known.last_s = now_s
         return True
 
+    def stranger(self, share: float, embedding: Float32Array) -> None:
+        """The live model knows nobody like this: the candidate must not either.
+
+        share  live distance over the live threshold; those close to it are left out
+        """
+        if share < self._policy.foreign:
+            return
+        known = [t for who in self._persons.values() for t in who.templates]
+        if known:
+            self._strangers += 1
+            self._admitted += self._near(known, embedding)
+
+    def enrol(self, person: str, embeddings: Float32Array) -> None:
+        """Somebody new, from the pictures of the enrolment, float32 (m, n) by the candidate."""
+        rows = [[float(x) for x in row] for row in embeddings]
+        self._persons[person] = Person(templates=rows, enrolled=True)
+
     def accept_anew(self, person: str) -> None:
         """This person has agreed to be enrolled anew. KeyError: unknown."""
         self._persons[person].anew = True
@@ -91,7 +127,8 @@ class Migration:
         waiting = tuple(
             name for name, who in self._persons.items() if not (who.anew or self._has_all(who))
         )
-        return Progress(len(self._persons), len(self._persons) - len(waiting), waiting)
+        n = len(self._persons)
+        return Progress(n, n - len(waiting), waiting, self._strangers, self._admitted)
 
     @property
     def done(self) -> bool:
@@ -108,7 +145,11 @@ class Migration:
 
     def save(self) -> dict[str, Any]:
         """JSON-able; biometric: to be kept where templates are kept, and as well sealed."""
-        return {"space": self.space, "persons": msgspec.to_builtins(self._persons)}
+        return {
+            "space": self.space,
+            "persons": msgspec.to_builtins(self._persons),
+            "strangers": [self._strangers, self._admitted],
+        }
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from `save()`; people who are not enrolled any more are left out.
@@ -119,18 +160,44 @@ class Migration:
             raise StorageError(f"saved migration: not to {self.space}; it starts anew")
         try:
             old = msgspec.convert(saved.get("persons"), dict[str, Person])
+            counts = msgspec.convert(saved.get("strangers"), tuple[int, int])
         except msgspec.ValidationError as error:
             raise StorageError(f"saved migration: {error}; it starts anew") from None
         for name in self._persons.keys() & old.keys():
             self._persons[name] = old[name]
+        self._strangers, self._admitted = counts
 
     def _has_all(self, who: Person) -> bool:
-        return len(who.templates) >= self._policy.templates
+        return who.enrolled or len(who.templates) >= self._policy.templates
 
     def _agrees(self, who: Person, embedding: Float32Array) -> bool:
-        """Within one person's distance of all that were taken: a wrong one poisons the gallery."""
-        for template in who.templates:
-            apart = np.asarray(template, np.float32) - embedding
-            if float(np.sqrt((apart * apart).sum())) > self._within:
-                return False
-        return True
+        """Within one person's distance of all of theirs, and of nobody else's: a wrong one poisons
+        the gallery, and a model to whom two people are one must not come in."""
+        if any(not self._near([template], embedding) for template in who.templates):
+            return False
+        others = [
+            t for other in self._persons.values() if other is not who for t in other.templates
+        ]
+        return not self._near(others, embedding)
+
+    def _near(self, templates: list[list[float]], embedding: Float32Array) -> bool:
+        """Whether one of them is no farther than the same person's."""
+        if not templates:
+            return False
+        apart = np.linalg.norm(np.asarray(templates, np.float32) - embedding, axis=1)
+        return bool((apart <= self._within).any())
+
+
+def judge_migration(progress: Progress, space: str) -> Verdict | None:
+    """None while somebody lacks templates; a candidate that lets strangers in is refused."""
+    persons, waiting = progress.persons, progress.waiting
+    strangers, admitted = progress.strangers, progress.admitted
+    figures = {"persons": persons, "migrated": progress.migrated}
+    figures |= {"strangers": strangers, "admitted": admitted}
+    p = binomial_at_least(admitted, strangers, MOST_ADMITTED)
+    if p < ALPHA:
+        why = f"it lets in {admitted} of {strangers} pictures of people whom nobody knows here"
+        return Verdict(False, (why,), figures)
+    if waiting:
+        return None
+    return Verdict(True, (f"{persons} persons are ready for {space}",), figures)

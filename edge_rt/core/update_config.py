@@ -25,7 +25,10 @@ class UpdatesConfig(Struct, frozen=True):
     settle_s   a start that ran for so long has held; two on trial that did not: the previous model
     retry_h    what failed for no fault of the candidate (disk, network) is tried again after this
     faces      "off": face models stay as installed. "trial_only": they are replaced too, after
-               self-test and without shadow, if the embedding space stays
+               self-test and without shadow, if the embedding space stays. "shadow": an embedder
+               runs beside the live one first; one of another space collects templates meanwhile
+    face_pictures    with a face, until the shadow of an embedder of the same space is over
+    face_templates   a person, collected for another space; face_apart_h: hours between two of them
     fetch      how the device fetches them, see core.fetch_config
     """
 
@@ -37,5 +40,8 @@ class UpdatesConfig(Struct, frozen=True):
     alarms_per_day: Annotated[float, Meta(gt=0)] = 3.0
     settle_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
     retry_h: _Hours = 1.0
-    faces: Literal["off", "trial_only"] = "off"
+    faces: Literal["off", "trial_only", "shadow"] = "off"
+    face_pictures: Annotated[int, Meta(ge=5, le=100_000)] = 2000
+    face_templates: Annotated[int, Meta(ge=1, le=16)] = 5
+    face_apart_h: Annotated[float, Meta(ge=0, le=24)] = 4.0
     fetch: FetchConfig = FetchConfig()

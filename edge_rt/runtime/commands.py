@@ -121,6 +121,7 @@ class Commands:
             "face_verify": Command(Images, self._verify),
             "face_list": Command(NoArgs, lambda _: self._face().ask("list", {}, ASK_TIMEOUT_S)),
             "face_remove": Command(Named, self._remove),
+            "face_anew": Command(Named, self._anew),
             "exercise": Command(Exercise, lambda args: self._exercise(args.item)),
         }
 
@@ -168,6 +169,9 @@ class Commands:
 
     def _remove(self, args: Named) -> dict[str, Any]:
         return self._face().ask("remove", msgspec.to_builtins(args), ASK_TIMEOUT_S)
+
+    def _anew(self, args: Named) -> dict[str, Any]:
+        return self._face().ask("anew", msgspec.to_builtins(args), ASK_TIMEOUT_S)
 
     def _events(self, args: EventsArgs) -> Iterator[dict[str, Any]]:
         # Listen first, read then: what is committed in between comes from both and is sent once.

@@ -51,8 +51,8 @@ def make_faces(place: Place) -> Faces:
         memory_mb=config.memory_mb,
         armed=config.armed,
     )
-    for model, _ in models:
-        model.bind(service)
+    for model, journal in models:
+        model.bind(service, journal)
     return Faces(service, models)
 
 

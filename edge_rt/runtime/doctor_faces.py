@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_rt.adapters.bundle_files import read_bundle
-from edge_rt.adapters.templates import STORE_NAME, load_key
+from edge_rt.adapters.templates import STORE_NAMES, load_key
 from edge_rt.bundle import locate
 from edge_rt.core.config import Config
 from edge_rt.core.errors import EdgeRtError
@@ -56,7 +56,7 @@ def check_templates(
     if not config.faces.enabled or status is not None or _out_of_reach(key, environment):
         return
     # Looking must not make a key, as opening does where neither key nor templates are.
-    if not (folder / STORE_NAME).exists():
+    if not any((folder / store).exists() for store in STORE_NAMES):
         yield Check(name, "ok", "nobody is enrolled yet")
         return
     manifest = read_bundle(locate(config.faces.embed)).manifest

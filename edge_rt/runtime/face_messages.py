@@ -34,7 +34,23 @@ class Ask(_Message, tag="ask", frozen=True):
     args: dict[str, Any]
 
 
-ToWorker = Arm | Ask
+class Compare(_Message, tag="compare", frozen=True):
+    """Run the embedder in `folder` beside the live one; an empty folder: none from now on.
+
+    seen  what an earlier Compared has said of it, to go on with
+    """
+
+    folder: str
+    seen: dict[str, Any] | None = None
+
+
+class Unlocked(_Message, tag="unlocked", frozen=True):
+    """The daemon let this person in. Only told while a candidate runs."""
+
+    person: str
+
+
+ToWorker = Arm | Ask | Compare | Unlocked
 
 
 # ---- worker to daemon ----
@@ -94,6 +110,21 @@ class Answer(_Message, tag="answer", frozen=True):
     message: str = ""
 
 
+class Compared(_Message, tag="compared", frozen=True):
+    """How far the candidate in `folder` is: counts, and pseudonyms of those it waits for.
+
+    space  the embedding space that people are migrated to; empty: it is the live one
+    seen   FaceShadowTally.save() within one space, else the fields of migration.Progress
+    kind and message are set when it cannot run; then it runs no longer.
+    """
+
+    folder: str
+    space: str = ""
+    seen: dict[str, Any] = {}
+    kind: str = ""
+    message: str = ""
+
+
 class Failed(_Message, tag="failed", frozen=True):
     """The worker cannot run (bad model, bad key, hung driver); it ends after this."""
 
@@ -101,4 +132,4 @@ class Failed(_Message, tag="failed", frozen=True):
     message: str
 
 
-FromWorker = Ready | Beat | Seen | CameraState | CameraOpened | Answer | Failed
+FromWorker = Ready | Beat | Seen | CameraState | CameraOpened | Answer | Compared | Failed

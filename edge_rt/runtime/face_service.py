@@ -34,10 +34,14 @@ from edge_rt.runtime.face_messages import (
     Beat,
     CameraOpened,
     CameraState,
+    Compare,
+    Compared,
     Failed,
     FromWorker,
     Ready,
     Seen,
+    ToWorker,
+    Unlocked,
 )
 from edge_rt.runtime.link import Child, Link
 
@@ -51,7 +55,10 @@ BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # a worker that always crashes mus
 STEADY_S = 60.0  # alive for so long: the next fault starts at the shortest back-off again
 
 # What the service's queue carries: (worker generation, message), the worker's end, or a request.
-_Item = tuple[Literal["from", "gone"], int, Any] | tuple[Literal["ask", "arm", "restart"], Any, Any]
+_Item = (
+    tuple[Literal["from", "gone"], int, Any]
+    | tuple[Literal["ask", "arm", "restart", "compare"], Any, Any]
+)
 
 
 class FaceService:
@@ -94,6 +101,8 @@ class FaceService:
         self._opened: CameraOpened | None = None
         self._last_seen: Seen | None = None
         self._last_outcome: dict[str, Any] | None = None
+        self._compare: Compare | None = None
+        self._compared: Compared | None = None
         self._problem = self._disk_problem = self._camera_detail = ""
         self._heard_s = self._born_s = self._retry_s = 0.0
         self._turned_s = monotonic()
@@ -140,6 +149,17 @@ class FaceService:
             answer.result(RESTART_S)
         except TimeoutError:
             raise DaemonError("the face service did not answer; see edge-rt status") from None
+
+    def compare(self, asked: Compare | None) -> None:
+        """Have the worker, and each that follows on it, run a candidate beside the live embedder.
+
+        None: no more; `replace` ends it as well.
+        """
+        self._post(("compare", asked, None))
+
+    def compared(self) -> Compared | None:
+        """What was said last of the candidate that runs now."""
+        return self._compared
 
     def replace(self, arguments: Sequence[str]) -> None:
         """Replace the worker by one with another command line, at once."""
@@ -210,6 +230,9 @@ class FaceService:
         ).start()
         if self._armed:
             self._tell(Arm(True))
+        if self._compare is not None:
+            so_far = self._compared.seen if self._compared else self._compare.seen
+            self._tell(msgspec.structs.replace(self._compare, seen=so_far))
 
     def _read(self, generation: int, link: Link[FromWorker]) -> None:
         try:
@@ -235,12 +258,17 @@ class FaceService:
                 self._tell(Arm(on))
             case ("restart", arguments, answer):
                 self._arguments = arguments or self._arguments
+                if arguments is not None:
+                    self._compare = self._compared = None
                 log.warning("faces: the worker is replaced, as somebody asked for")
                 self._problem, self._retry_s = "restarted by a command", 0.0
                 self._restarts += 1
                 self._drop_worker()
                 if answer is not None:
                     answer.set_result({})
+            case ("compare", asked, _):
+                self._compare, self._compared = asked, None
+                self._tell(asked or Compare(""))
             case _:
                 pass  # the last words of a worker that was already replaced
 
@@ -266,6 +294,11 @@ class FaceService:
                     log.warning("camera: %s", line)
             case Answer():
                 self._resolve(message)
+            case Compared() if self._compare is not None:
+                if message.folder == self._compare.folder:
+                    self._compared = message
+            case Compared():
+                pass  # of one that is not wanted any more
             case Failed():
                 self._problem = message.message
                 log.error("faces: %s", message.message)
@@ -287,6 +320,8 @@ class FaceService:
             self._announce("face", outcome.what, data)
             if outcome.what == "unlocked":
                 self._lock.pulse()
+                if self._compare is not None and outcome.person is not None:
+                    self._tell(Unlocked(outcome.person))
 
     def _submit(self, command: str, args: dict[str, Any], answer: Future[dict[str, Any]]) -> None:
         if self._ready is None:
@@ -313,7 +348,7 @@ class FaceService:
             self._ready = msgspec.structs.replace(self._ready, persons=count)
         answer.set_result(message.result)
 
-    def _tell(self, message: Arm | Ask) -> None:
+    def _tell(self, message: ToWorker) -> None:
         if self._link is None:
             return
         try:

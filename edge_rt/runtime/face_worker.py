@@ -30,23 +30,26 @@ from edge_rt.core.config import Config
 from edge_rt.core.errors import CameraError, EdgeRtError, InputError
 from edge_rt.core.latency import between
 from edge_rt.core.manifest import EmbedManifest, distance_within
-from edge_rt.core.match import Gallery
-from edge_rt.core.types import Float32Array, Frame
+from edge_rt.core.match import Gallery, Match
+from edge_rt.core.types import Float32Array, Frame, ImageArray
 from edge_rt.core.wake import HEIGHT, WIDTH, Wake
 from edge_rt.faces.pipeline import FacePipeline, Observation
 from edge_rt.runtime.eye import Eye
+from edge_rt.runtime.face_beside import Beside, Judged, Live, failed, moving_to
 from edge_rt.runtime.face_messages import (
     MAX_LINE_BYTES,
     Answer,
     Arm,
     Ask,
     Beat,
+    Compare,
     Failed,
     Ready,
     Seen,
     ToWorker,
+    Unlocked,
 )
-from edge_rt.runtime.face_templates import open_templates
+from edge_rt.runtime.face_templates import forget_elsewhere, open_templates
 from edge_rt.runtime.link import Link, parent_connection
 from edge_rt.runtime.sources import make_camera
 
@@ -86,7 +89,7 @@ class Worker:
         """Raises ConfigError, PublisherError, CredentialError, StorageError, InputError."""
         faces, runtime = config.faces, config.runtime
         self._link = link
-        self._config = faces
+        self._config, self._whole, self._folder = faces, config, folder
         detect = open_bundle(faces.detect, runtime.engine, runtime.threads)
         embed = open_bundle(faces.embed, runtime.engine, faces.threads)
         self._pipeline = FacePipeline(detect, embed)
@@ -95,6 +98,10 @@ class Worker:
         self._threshold = distance_within(embed.manifest, faces.distance)
         # Enrolled together, pictures that no setting would take for one person are of two.
         self._apart = embed.manifest.decision.threshold.max
+        self._manifest = embed.manifest
+        self._beside: Beside | None = None
+        self._compared = ""  # the candidate's folder
+        moving_to(embed.manifest, config, folder, os.environ).adopt()
         self._store = open_templates(folder, faces, embed.manifest, os.environ)
         self._know(self._store.persons())
         self._eye = Eye(lambda: make_camera(faces.camera), link.send)
@@ -142,6 +149,12 @@ class Worker:
                     self._eye.close()
             case Ask(id, command, args):
                 self._link.send(self._answer(id, command, args))
+            case Compare():
+                self._compare(message)
+            case Unlocked(person) if self._beside is not None:
+                self._with_candidate(lambda beside: beside.unlocked(person))
+            case _:
+                pass  # unlocked, and the candidate is gone since
 
     def _idle_s(self) -> float:
         """How long to wait for a message: until a frame is wanted, or a beat is due."""
@@ -155,6 +168,8 @@ class Worker:
         latency = self._pipeline.latency.summary()
         eye, asleep = self._eye, self._armed and self._wake.asleep(now_s)
         self._link.send(Beat(eye.state, eye.frames, eye.dropped, latency, asleep))
+        if self._beside is not None and (news := self._beside.news()) is not None:
+            self._link.send(news)
 
     # ---- seeing ----
 
@@ -173,12 +188,15 @@ class Worker:
         elif wake.asleep(time.monotonic()):
             self._eye.rest()
         self._tally[seen.reason or ("no_face" if seen.embedding is None else "good")] += 1
-        self._link.send(self._seen(frame.t_s, seen))
+        best = None if seen.embedding is None else self._gallery.best(seen.embedding)
+        self._link.send(self._seen(frame.t_s, seen, best))
+        if best is not None and self._beside is not None:
+            judged = Judged(best.person, best.distance, self._threshold)
+            self._with_candidate(lambda beside: beside.look(frame.image, seen, judged))
 
-    def _seen(self, t_s: float, seen: Observation) -> Seen:
+    def _seen(self, t_s: float, seen: Observation, best: Match | None) -> Seen:
         if seen.embedding is None:
             return Seen(t_s, "poor" if seen.reason else "no_face", seen.reason or "")
-        best = self._gallery.best(seen.embedding)
         if best is None:  # nobody can be let in, so nobody is refused or locked out either
             return Seen(t_s, "poor", "nobody_enrolled")
         if best.distance > self._threshold:
@@ -188,6 +206,37 @@ class Worker:
     def _know(self, persons: list[Person]) -> None:
         self._persons = persons
         self._gallery = Gallery([(person.id, person.embeddings) for person in persons])
+
+    # ---- a candidate beside the live embedder ----
+
+    def _compare(self, asked: Compare) -> None:
+        self._beside, self._compared = None, asked.folder
+        if not asked.folder:
+            return
+        live = Live(self._pipeline, self._manifest, self._persons)
+        try:
+            self._beside = Beside(asked, self._whole, self._folder, live, self._beat)
+        except Exception as error:  # whatever it is, the live embedder goes on
+            self._link.send(failed(asked.folder, error))
+
+    def _with_candidate(self, do: Callable[[Beside], None]) -> None:
+        """What a candidate does wrong ends the candidate, and nothing else."""
+        if self._beside is None:
+            return
+        try:
+            do(self._beside)
+        except Exception as error:  # whatever it is, the live embedder goes on
+            self._beside = None
+            self._link.send(failed(self._compared, error))
+
+    def _by_candidate(
+        self, image: ImageArray, seen: Observation, into: list[Float32Array] | None
+    ) -> None:
+        def embed(beside: Beside) -> None:
+            if into is not None and (embedding := beside.embed(image, seen)) is not None:
+                into.append(embedding)
+
+        self._with_candidate(embed)
 
     # ---- commands ----
 
@@ -203,6 +252,7 @@ class Worker:
             "verify": self._verify,
             "list": lambda args: self._listed(),
             "remove": self._remove,
+            "anew": self._anew,
             "totals": lambda args: self._totals(),
         }
 
@@ -227,15 +277,18 @@ class Worker:
 
     def _enrol(self, args: dict[str, Any]) -> dict[str, Any]:
         images = args["images"]
+        theirs: list[Float32Array] = []  # the same pictures by a candidate
         found = (
-            self._from_images(images)
+            self._from_images(images, theirs)
             if images
-            else self._from_camera(ENROL_FRAMES, ENROL_S, new=args.get("new", False))
+            else self._from_camera(ENROL_FRAMES, ENROL_S, theirs, new=args.get("new", False))
         )
         templates = np.stack(found)
         self._check_one_person(templates)
         person = self._store.add(args["name"], templates, time.time())
         self._know(self._store.persons())
+        new = (person.id, np.stack(theirs)) if len(theirs) == len(found) else None
+        self._with_candidate(lambda beside: beside.known(self._persons, new))
         return {**self._listed(), "enrolled": person.id, "templates": len(found)}
 
     def _check_one_person(self, templates: Float32Array) -> None:
@@ -251,7 +304,21 @@ class Worker:
     def _remove(self, args: dict[str, Any]) -> dict[str, Any]:
         person = self._store.remove(args["name"])
         self._know(self._store.persons())
+        self._with_candidate(lambda beside: beside.known(self._persons))
+        space = self._manifest.embedding_space
+        forget_elsewhere(self._folder, self._config, os.environ, space, person)
         return {**self._listed(), "removed": person.id}
+
+    def _anew(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Somebody would rather be enrolled anew than have an update wait for them."""
+        name = args["name"]
+        found = [p.id for p in self._persons if name in (p.id, p.name)]
+        if not found:
+            raise InputError(f"{name!r:.80} is not enrolled; see edge-rt face list")
+        if self._beside is None or not self._beside.moves:
+            raise InputError("no embedder of another space is on its way; nobody is waited for")
+        self._beside.accept_anew(found[0])
+        return {**self._listed(), "anew": found[0]}
 
     def _verify(self, args: dict[str, Any]) -> dict[str, Any]:
         images = args["images"]
@@ -266,8 +333,13 @@ class Worker:
             "threshold": self._threshold,
         }
 
-    def _from_images(self, images: list[str]) -> list[Float32Array]:
-        """One embedding a photograph; each must hold exactly one good face."""
+    def _from_images(
+        self, images: list[str], theirs: list[Float32Array] | None = None
+    ) -> list[Float32Array]:
+        """One embedding a photograph; each must hold exactly one good face.
+
+        theirs: filled with what a candidate for another embedding space makes of them.
+        """
         found = []
         for k, text in enumerate(images, 1):
             where = f"picture {k}"
@@ -275,14 +347,21 @@ class Worker:
                 data = base64.b64decode(text, validate=True)
             except binascii.Error:
                 raise InputError(f"{where}: not base64") from None
-            seen = self._pipeline.process(decode_image(data, where), enrolling=True)
+            image = decode_image(data, where)
+            seen = self._pipeline.process(image, enrolling=True)
             if seen.embedding is None:
                 raise InputError(f"{where}: {seen.advice()}")
             found.append(seen.embedding)
+            self._by_candidate(image, seen, theirs)
         return found
 
     def _from_camera(
-        self, frames: int, patience_s: float, *, new: bool = False
+        self,
+        frames: int,
+        patience_s: float,
+        theirs: list[Float32Array] | None = None,
+        *,
+        new: bool = False,
     ) -> list[Float32Array]:
         """new: of somebody who is not enrolled yet; frames of the others are passed over."""
         found: list[Float32Array] = []
@@ -297,6 +376,7 @@ class Worker:
                 last = "whoever was seen is enrolled already"
                 continue
             found.append(seen.embedding)
+            self._by_candidate(frame.image, seen, theirs)
             if len(found) == frames:
                 return found
         last = self._eye.reason or last
