@@ -198,6 +198,18 @@ def test_two_failed_starts_on_trial_lead_back(house: House) -> None:
     assert "2 starts in a row" in house.log.data[-1]["reason"]
 
 
+@pytest.mark.parametrize("stage", ["shadow", "trial"])
+def test_what_another_version_has_seen_is_seen_anew(house: House, stage: str) -> None:
+    house.take("1.1.0", f"{stage}-lasts")
+    house.drive.journal.keep_progress({"of": "another version"})
+    house.start(f"{stage}-lasts")
+    house.drive.turn()
+    assert house.drive.task.status()["watching"] == {"windows": 1}
+    assert "rejected 1.1.0" not in house.log.told
+    house.take("1.1.0")
+    assert house.log.told[-1] == "confirmed 1.1.0"
+
+
 def test_starts_that_were_asked_to_end_do_not_count(house: House) -> None:
     house.take("2.0.0", "trial-lasts")
     for _ in range(5):

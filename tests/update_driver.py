@@ -97,7 +97,8 @@ class Verdict(NamedTuple):
 class Watching:
     """A shadow or a trial that ends as `refuse` says: with its stage in there, badly."""
 
-    def __init__(self, refuse: set[str], stage: str) -> None:
+    def __init__(self, refuse: set[str], stage: str, seen: dict[str, Any] | None) -> None:
+        self._windows = 0 if seen is None else seen["windows"]
         self._refuse = refuse
         self._stage = stage
 
@@ -143,10 +144,10 @@ class Device:
 
     def shadow(self, folder: Path, seen: dict[str, Any] | None) -> Watching:
         self.open(folder)
-        return Watching(self.refuse, "shadow")
+        return Watching(self.refuse, "shadow", seen)
 
     def trial(self, seen: dict[str, Any] | None) -> Watching:
-        return Watching(self.refuse, "trial")
+        return Watching(self.refuse, "trial", seen)
 
     def self_test(self, folder: Path) -> Mapping[str, Any]:
         self.open(folder)

@@ -291,11 +291,10 @@ class TaskUpdate:
             if record.state is State.TRIAL:
                 return self.live.trial(seen)
             return self.live.shadow(self._folder(record), seen)
-        except StorageError as error:
-            if seen is None:
+        except Exception as error:  # what another version of ours has saved may be of any shape
+            if seen is None or isinstance(error, PublisherError):
                 raise
-            # Of another version of ours, or damaged: it is watched from the beginning.
-            log.warning("%s: %s", self.journal.task, error)
+            log.warning("%s: watched from the beginning: %r", self.journal.task, error)
             return self._begin_watch(record, None)
 
     def _install(self, record: Record) -> None:
