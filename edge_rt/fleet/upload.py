@@ -272,7 +272,7 @@ def version_of(stamp: bytes) -> int:
     """The version that a timestamp claims; 0 for what is none."""
     try:
         return int(msgspec.json.decode(stamp)["signed"]["version"])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError):
         return 0
 
 
