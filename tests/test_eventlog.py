@@ -177,6 +177,14 @@ def test_readers_see_commits_and_keep_their_own_place(log: EventLog, reader: Eve
     assert (reader.last_sequence(), reader.logid()) == (3, log.logid)
 
 
+def test_the_newest_events_are_found_behind_gaps(log: EventLog, reader: EventReader) -> None:
+    log.append([alarm(), denied(), alarm(), denied()])
+    with sqlite3.connect(log.path) as db:
+        db.execute("DELETE FROM events WHERE sequence = 3")
+    assert [place.sequence for place in reader.read(reader.before(2))] == [2, 4]
+    assert (reader.before(3), reader.before(100), reader.before(0)) == (0, 0, 4)
+
+
 def test_a_reader_writes_nothing(log: EventLog, reader: EventReader) -> None:
     log.append([alarm()])
     reader.read()

@@ -67,6 +67,19 @@ class EventReader:
             row = self._connect().execute("SELECT max(sequence) FROM events").fetchone()
             return int(row[0] or 0)
 
+    def before(self, count: int) -> int:
+        """The place to read on from for the newest `count` events: between them are gaps, where
+        events were dropped or a backup was restored. Raises StorageError."""
+        with _storage_errors(self.path):
+            row = (
+                self._connect()
+                .execute(
+                    "SELECT sequence FROM events ORDER BY sequence DESC LIMIT 1 OFFSET ?", (count,)
+                )
+                .fetchone()
+            )
+            return int(row[0]) if row else 0
+
     def close(self) -> None:
         """Close the database; safe to call twice."""
         if self._db is not None:

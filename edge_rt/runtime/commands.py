@@ -191,7 +191,7 @@ class Commands:
                 left = args.limit
                 last = args.after
                 if last is None:
-                    last = max(0, reader.last_sequence() - left)
+                    last = reader.before(left)
                 while left > 0 and (page := reader.read(last, min(left, 200))):
                     for stored in page:
                         yield msgspec.to_builtins(stored.event)
