@@ -210,6 +210,18 @@ def test_what_another_version_has_seen_is_seen_anew(house: House, stage: str) ->
     assert house.log.told[-1] == "confirmed 1.1.0"
 
 
+def test_a_swap_that_held_does_not_count_either(house: House) -> None:
+    """Else a power cut a day later, and one more soon after, would end the trial."""
+    house.drive.clock.now_s += 61.0
+    house.take("1.1.0", "trial-lasts")
+    assert house.drive.task.record.loads == 1
+    house.drive.clock.now_s += 61.0
+    house.drive.turn()
+    assert house.drive.task.record.loads == 0
+    house.start("trial-lasts")
+    assert house.start("trial-lasts").running == "1.1.0"
+
+
 def test_starts_that_were_asked_to_end_do_not_count(house: House) -> None:
     house.take("2.0.0", "trial-lasts")
     for _ in range(5):

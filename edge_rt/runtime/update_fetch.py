@@ -97,7 +97,7 @@ class Fetcher:
     def want(self, release: Release | None) -> None:
         """Fetch this release and nothing else; None: nothing."""
         with self._lock:
-            if self._wanted is None or release is None or self._wanted.sha256 != release.sha256:
+            if self._wanted is None or release is None or not _same(self._wanted, release):
                 self._wanted, self._over = release, ""
         self.wake()
 
@@ -228,7 +228,7 @@ class Fetcher:
 
     def _chunks(self, now: float) -> None:
         wanted, pull = self._next(), self._download.pull
-        if pull is not None and (wanted is None or pull.release.sha256 != wanted.sha256):
+        if pull is not None and (wanted is None or not _same(pull.release, wanted)):
             self._leave_chunks()
             pull = None
         if wanted is None:
@@ -334,3 +334,8 @@ class Fetcher:
     def _chunk_topic(self, chunk: int) -> str:
         assert self._download.pull is not None
         return f"{self._base}/blob/{self._download.pull.release.sha256}/{chunk}"
+
+
+def _same(one: Release, other: Release) -> bool:
+    """Whether they come in the same pieces; a zip may be published anew in other ones."""
+    return (one.sha256, one.chunks) == (other.sha256, other.chunks)

@@ -218,6 +218,7 @@ class TaskUpdate:
                 self._move(Event.BROKEN, reason=str(error))
                 continue
             self._runs, self._figures = wanted, figures
+            self._born_s, self._settled = self._monotonic(), False  # a swap has to hold as well
         if self.record.state is State.TRIAL and not self.record.active:
             self.journal.keep(step(self.record, Event.ACTIVE, figures=self._figures))
 
