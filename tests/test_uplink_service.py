@@ -16,6 +16,7 @@ from broker import Broker, Pki
 from edge_rt.adapters.eventlog import DEFAULT_MAX_BYTES, EventLog
 from edge_rt.adapters.eventreader import EventReader
 from edge_rt.adapters.mqtt import Mqtt, Received
+from edge_rt.core.errors import StorageError
 from edge_rt.core.uplink import Rules
 from edge_rt.core.uplink_config import MqttConfig
 from edge_rt.core.uplink_link import Backoff, State
@@ -217,6 +218,37 @@ def test_an_alarm_of_an_earlier_run_is_watched_too(
     after = make(Device, tmp_path / "device", config)
     after.uplink.start()
     wait_for(lambda: after.unheard == ["i"])
+
+
+def test_an_alarm_of_an_earlier_run_is_watched_though_its_log_opens_late(
+    make_broker: Callable[..., Broker], make: Make, tmp_path: Path
+) -> None:
+    config = config_for(make_broker(None, start=False), alarm_patience_s=1.0)
+    before = make(Device, tmp_path / "device", config)
+    before.announce("fall", "alarm", incident="i")
+    assert before.recorder.close(5)
+    well = threading.Event()
+
+    def open_log(draft: Any, check: bool) -> EventLog:
+        if not well.is_set():
+            raise StorageError("no disk yet")
+        return EventLog(before.path, draft, check=check)
+
+    unheard: list[str] = []
+    recorder = Recorder(open_log, Stamps(source_of("home", "dev1"), BOOT))
+    uplink = UplinkService(
+        config, before.topics, recorder, before.path, unheard.append, boot_id=BOOT, backoff=QUICK
+    )
+    try:
+        wait_for(lambda: recorder.status().storage == "failing")
+        begun_s = uplink.turned_s
+        uplink.start()
+        wait_for(lambda: uplink.turned_s > begun_s)
+        well.set()
+        wait_for(lambda: unheard == ["i"])
+    finally:
+        uplink.stop()
+        recorder.close(5)
 
 
 def test_a_refusal_is_a_status_and_one_event_and_no_loop(

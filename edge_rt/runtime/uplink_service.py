@@ -10,6 +10,7 @@ import random as random_module
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ class UplinkService:
         self._writer = ReceiptWriter(recorder)
         self._latency = AlarmLatency(boot_id)
         self._news = News(self._latency, self._patience, self._mqtt.wake)
+        self._old_watched = False
+        self._opened: Future[str] | None = None  # the log's id, from the recorder
         self._told: set[tuple[str, str]] = set()
         self._forget: Callable[[], None] = lambda: None
         self._stop = threading.Event()
@@ -155,7 +158,7 @@ class UplinkService:
     # ---- the thread ----
 
     def _run(self) -> None:
-        self._watch_old_alarms()
+        self._watch_old_alarms(IDLE_S)
         while not self._stop.is_set():
             self.turned_s = self._clock()
             try:
@@ -175,6 +178,7 @@ class UplinkService:
 
     def _turn(self) -> None:
         now = self._clock()
+        self._watch_old_alarms(0.0)
         self._news.take(self._uplink, now)
         if self._link.state is State.WAITING and now >= self._link.due_s:
             self._link.step(Event.DUE, now)
@@ -199,14 +203,28 @@ class UplinkService:
             due.append(self._link.due_s)
         return max(0.0, min(IDLE_S, min(due) - self._clock()))
 
-    def _watch_old_alarms(self) -> None:
-        """Alarms of an earlier run that nobody has receipted."""
+    def _watch_old_alarms(self, wait_s: float) -> None:
+        """Alarms of an earlier run that nobody has receipted, once the log is open: after a power
+        cut all of it is read first, and a disk may fail for a while."""
+        if self._old_watched:
+            return
         try:
             # Through the recorder: it may only just be making the log.
-            self._logid = self._recorder.ask(lambda events: events.logid).result(IDLE_S)
+            if self._opened is None:
+                self._opened = self._recorder.ask(lambda events: events.logid)
+                self._opened.add_done_callback(lambda _: self._mqtt.wake())
+            logid = self._opened.result(wait_s)
+            self._logid = self._logid or logid
             self._news.watch_old(self._reader, self._clock())
-        except (StorageError, InputError, TimeoutError) as error:
-            log.warning("uplink: alarms of earlier runs cannot be read yet: %s", error)
+            self._old_watched = True
+        except TimeoutError:
+            return
+        except StorageError as error:
+            self._opened = None
+            log.debug("uplink: alarms of earlier runs cannot be read yet: %s", error)
+        except InputError as error:
+            self._old_watched = True
+            log.warning("uplink: alarms of earlier runs cannot be read: %s", error)
 
     # ---- sending ----
 
