@@ -98,10 +98,7 @@ class Signals:
         span = self.count(STEADY_S)
         end = self.back + 1 + at
         gravity = (self._sums[:, end] - self._sums[:, end - span]) / float(span * ONE)
-        first = int(end.min()) - span
-        ints = self._rows[:, first : int(end.max())]  # a third of them in a live hop
-        end = end - first
-        rows = ints / 1.0
+        rows = self._rows / 1.0
         length = np.rint(_length(rows)).astype(np.int64)
         power = np.zeros((2, len(length) + 1), np.int64)
         np.add.accumulate(length, out=power[0, 1:])
@@ -109,7 +106,7 @@ class Signals:
         total = power[:, end] - power[:, end - span]
         variance = np.maximum(total[1] * span - total[0] * total[0], 0)
         moves = np.zeros((3, len(length)), np.int64)
-        np.add.accumulate(ints[:, 1:] != ints[:, :-1], axis=1, out=moves[:, 1:])
+        np.add.accumulate(self._rows[:, 1:] != self._rows[:, :-1], axis=1, out=moves[:, 1:])
         frozen = (moves[:, end - 1] == moves[:, end - span]).any(axis=0)
         return Steady(gravity, np.sqrt(variance / 1.0) / float(span * ONE), frozen)
 
@@ -146,9 +143,21 @@ def compress(x: FloatArray) -> FloatArray:
     return 4.0 * x / (4.0 + np.abs(x))
 
 
+def _magnitude(s: Signals) -> FloatArray:
+    return compress(_length(s.acc))
+
+
+def _vertical(s: Signals) -> FloatArray:
+    return compress(s.along)
+
+
 def _horizontal(s: Signals) -> FloatArray:
     gravity, length = s.recent
-    return _length(s.acc - gravity * (s.along / length))
+    return compress(_length(s.acc - gravity * (s.along / length)))
+
+
+def _jerk(s: Signals) -> FloatArray:
+    return compress(s.change)
 
 
 def _tilt_recent(s: Signals) -> FloatArray:
@@ -159,21 +168,17 @@ def _tilt_past(s: Signals) -> FloatArray:
     return _dot(s.short[0], s.past[0]) / (s.short[1] * s.past[1])
 
 
-# In g, and compressed before the model sees them: all at once, numpy's cost being by the call.
-AMPLITUDES: dict[str, Callable[[Signals], FloatArray]] = {
-    "x": lambda s: s.acc[0],
-    "y": lambda s: s.acc[1],
-    "z": lambda s: s.acc[2],
-    "magnitude": lambda s: _length(s.acc),
-    "vertical": lambda s: s.along,
+CHANNELS: dict[str, Callable[[Signals], FloatArray]] = {
+    "x": lambda s: compress(s.acc[0]),
+    "y": lambda s: compress(s.acc[1]),
+    "z": lambda s: compress(s.acc[2]),
+    "magnitude": _magnitude,
+    "vertical": _vertical,
     "horizontal": _horizontal,
-    "jerk": lambda s: s.change,
-}
-COSINES: dict[str, Callable[[Signals], FloatArray]] = {
+    "jerk": _jerk,
     "tilt_recent": _tilt_recent,
     "tilt_past": _tilt_past,
 }
-CHANNELS = AMPLITUDES | COSINES
 
 
 def look_back_s() -> float:
@@ -197,10 +202,7 @@ class FeatureStream:
                 f"channel {unknown[0]!r} is unknown; this runtime knows {', '.join(CHANNELS)}"
             )
         self._rate_hz = rate_hz
-        # Column of the result and function, amplitudes first.
-        self._order = sorted(range(len(channels)), key=lambda k: channels[k] in COSINES)
-        self._functions = [CHANNELS[channels[k]] for k in self._order]
-        self._amplitudes = sum(name in AMPLITUDES for name in channels)
+        self._functions = [CHANNELS[name] for name in channels]
         # Rounding of the two terms may differ from that of their sum by one row, and the change
         # needs one row more.
         self._back = round(PAST_S * rate_hz) + round(LONG_S * rate_hz) + 2
@@ -216,12 +218,9 @@ class FeatureStream:
 
     def channels(self, signals: Signals) -> Float32Array:
         """float32 (n, len(channels))."""
-        rows = np.empty((len(self._functions), signals.n))
-        for k, function in enumerate(self._functions):
-            rows[k] = function(signals)
-        rows[: self._amplitudes] = compress(rows[: self._amplitudes])
         out = np.empty((signals.n, len(self._functions)), np.float32)
-        out[:, self._order] = rows.T
+        for k, function in enumerate(self._functions):
+            out[:, k] = function(signals)
         return out
 
     def push(self, fixed: Fixed) -> Float32Array:
