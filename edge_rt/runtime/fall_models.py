@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -60,7 +61,10 @@ class FallModels:
         self.security_epoch = manifest.security_epoch
         self._manifest = manifest
         self._service: FallService | None = None
-        self._shadow: ShadowWatch | None = None
+        # A candidate that nobody watches any more takes no memory.
+        self._shadow: Callable[[], ShadowWatch | None] = lambda: None
+        # In force, though perhaps not written down yet; None: nothing has come since the start.
+        self._applied: Config | None = None
         self._lock = threading.Lock()
 
     # ---- at the start ----
@@ -110,8 +114,9 @@ class FallModels:
         manifest = _fall(bundle.manifest)
         if self._settings is not None:
             try:
-                return rules_from(self._settings.config(), manifest)
+                return rules_from(self._applied or self._settings.config(), manifest)
             except ConfigError as error:  # a bundle with other bounds has come since
+                self._applied = None
                 self._settings.forget(str(error))
         return rules_from(self._place.config, manifest)
 
@@ -119,7 +124,7 @@ class FallModels:
         """The rules that a bundle would run by, with no word about settings that it forbids."""
         if self._settings is not None:
             with contextlib.suppress(ConfigError):
-                return rules_from(self._settings.config(), manifest)
+                return rules_from(self._applied or self._settings.config(), manifest)
         return rules_from(self._place.config, manifest)
 
     def lost_s(self, bundle: Bundle) -> float:
@@ -130,7 +135,7 @@ class FallModels:
     def notice(self, notice: Notice) -> None:
         """For the recorder to call."""
         self._usage.notice(notice)
-        shadow = self._shadow
+        shadow = self._shadow()
         if shadow is not None and notice.event.kind == "fall":
             shadow.stage(notice.event.what)
 
@@ -200,7 +205,8 @@ class FallModels:
             self._service.branch,
             live_p50_ms,
         )
-        watch = self._shadow = ShadowWatch(runner, self._service)
+        watch = ShadowWatch(runner, self._service)
+        self._shadow = weakref.ref(watch)
         return watch
 
     def trial(self, seen: dict[str, Any] | None) -> TrialWatch:
@@ -217,6 +223,7 @@ class FallModels:
         assert self._service is not None
         with self._lock:
             self._service.set_rules(rules_from(config, self._manifest))
+            self._applied = config
 
 
 def rules_from(config: Config, manifest: FallManifest) -> FallRules:
