@@ -194,6 +194,24 @@ def test_another_wish_takes_the_place_of_the_first(
     assert parts == [second.sha256]
 
 
+def test_the_same_bundle_in_other_chunks(
+    make_broker: MakeBroker, pki: Pki, fleet: Fleet, make_device: MakeDevice
+) -> None:
+    """Forgotten and published anew: one zip, so one name, and a list of other pieces."""
+    fleet.broker = make_broker(pki)
+    first = fleet.publish(60_000, chunk_bytes=8192)
+    fleet.upload()
+    device = make_device(fleet.broker)
+    device.wait(lambda: device.catalogs[-1:] and device.catalogs[-1].releases)
+    fleet.publisher().forget("fall-waist", "1.1.0")
+    second = fleet.publish(60_000, chunk_bytes=4096)
+    assert first.sha256 == second.sha256 and first.chunks != second.chunks
+    fleet.upload(again=True)
+    device.fetcher.want(first)
+    device.wait(lambda: device.failed)
+    assert device.fetch(second).is_dir()
+
+
 def test_a_full_disk_is_said_and_nothing_is_lost(
     make_broker: MakeBroker, pki: Pki, fleet: Fleet, make_device: MakeDevice
 ) -> None:
