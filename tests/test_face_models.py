@@ -12,10 +12,11 @@ import pytest
 
 from edge_rt.adapters.bundle_files import read_bundle, write_manifest
 from edge_rt.core.config import Config, FaceConfig
-from edge_rt.core.errors import ConfigError, ManifestError
+from edge_rt.core.errors import ConfigError, ManifestError, ModelError
 from edge_rt.core.update_config import UpdatesConfig
+from edge_rt.runtime.face_messages import Compare, Compared
 from edge_rt.runtime.face_models import FaceModel, Folders, Part
-from edge_rt.runtime.face_watches import FaceTrial, NoShadow
+from edge_rt.runtime.face_watches import FaceShadow, FaceTrial, NoShadow
 
 
 def changed(source: Path, folder: Path, **changes: Any) -> Path:
@@ -137,3 +138,50 @@ def test_a_worker_that_ends_again_and_again_ends_the_trial() -> None:
     verdict = trial.verdict()
     assert verdict is not None and not verdict.passed
     assert verdict.reasons == ("the worker ended 2 times: it crashed",)
+
+
+class Comparing(Worker):
+    """A worker that runs a candidate and says of it what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Compare | None = None
+        self.word: Compared | None = None
+
+    def compare(self, asked: Compare | None) -> None:
+        self.asked = asked
+
+    def compared(self) -> Compared | None:
+        return self.word
+
+    def status(self) -> dict[str, Any]:
+        return self.said
+
+    def shadow(self) -> FaceShadow:
+        return FaceShadow(self, Path("/next"), 10, None, lambda: self.now_s)
+
+
+def test_a_worker_that_ends_beside_a_candidate_ends_the_candidate() -> None:
+    worker = Comparing()
+    shadow = worker.shadow()
+    worker.said["restarts"] = 6
+    assert shadow.verdict() is None
+    worker.now_s = 3601.0  # days later a camera may do so again
+    assert shadow.verdict() is None
+    worker.said["restarts"] = 7
+    assert shadow.verdict() is None
+    worker.said["restarts"] = 8
+    verdict = shadow.verdict()
+    assert verdict is not None and "ended 2 times beside it" in verdict.reasons[0]
+    shadow.close()
+    assert worker.asked is None
+
+
+def test_what_a_candidate_raises_in_the_worker_is_raised_to_the_machine() -> None:
+    worker = Comparing()
+    shadow = worker.shadow()
+    worker.word = Compared("/former", kind="ModelError", message="of the one before")
+    assert shadow.verdict() is None
+    worker.word = Compared("/next", kind="ModelError", message="it knows nobody")
+    with pytest.raises(ModelError, match="it knows nobody"):
+        shadow.verdict()

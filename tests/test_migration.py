@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_rt.core.errors import StorageError
-from edge_rt.core.migration import Migration, MigrationPolicy
+from edge_rt.core.migration import Migration, MigrationPolicy, judge_migration
 
 POLICY = MigrationPolicy(templates=3, apart_s=100.0)
 ANNA, BO = np.zeros(8, np.float32), np.full(8, 0.5, np.float32)
@@ -81,3 +81,42 @@ def test_it_survives_a_restart() -> None:
     for damaged in ({}, {**saved, "space": "space-3"}, {**saved, "persons": [1]}):
         with pytest.raises(StorageError, match="starts anew"):
             other.restore(damaged)
+
+
+def test_who_is_enrolled_meanwhile_is_waited_for_no_longer() -> None:
+    migration = start()
+    visits(migration, "anna", ANNA)
+    migration.enrol("bo", BO[np.newaxis])
+    assert migration.done and migration.templates()["bo"].shape == (1, 8)
+    again = start()
+    again.restore(migration.save())
+    assert again.done
+
+
+def test_a_model_to_whom_two_people_are_one_gets_no_further() -> None:
+    migration = start()
+    visits(migration, "anna", ANNA)
+    assert not any(visits(migration, "bo", ANNA + 0.01))
+    assert judge_migration(migration.progress(), "space-2") is None
+
+
+def test_one_that_would_let_strangers_in_is_refused() -> None:
+    migration = start()
+    migration.stranger(2.0, ANNA)  # there is nothing to compare with yet
+    visits(migration, "anna", ANNA)
+    migration.stranger(1.1, ANNA)  # may be Anna in a bad light
+    migration.stranger(2.0, BO)
+    assert judge_migration(migration.progress(), "space-2") is None
+    migration.stranger(2.0, ANNA)
+    verdict = judge_migration(migration.progress(), "space-2")
+    assert verdict is not None and not verdict.passed
+    assert verdict.figures == {"persons": 2, "migrated": 1, "strangers": 2, "admitted": 1}
+
+
+def test_when_all_are_ready_it_may_go_live() -> None:
+    migration = start()
+    visits(migration, "anna", ANNA)
+    migration.accept_anew("bo")
+    verdict = judge_migration(migration.progress(), "space-2")
+    assert verdict is not None and verdict.passed
+    assert verdict.reasons == ("2 persons are ready for space-2",)

@@ -181,7 +181,7 @@ class FaceModel:
         if updates.faces != "shadow" or self._part == "detect":
             return NoShadow()
         assert self._service is not None
-        return FaceShadow(self._service, folder, updates.face_pictures, seen)
+        return FaceShadow(self._service, folder, updates.face_pictures, seen, time.monotonic)
 
     def trial(self, seen: dict[str, Any] | None) -> FaceTrial:
         """Watch the worker."""

@@ -13,6 +13,8 @@ from edge_rt.core.verdict import Verdict
 from edge_rt.runtime.face_messages import Compare, Compared
 
 MOST_RESTARTS = 1  # a camera's driver may end the worker once
+# A shadow may last for weeks, in which a camera fails more than once: so many within this count.
+RESTARTS_WITHIN_S = 3600.0
 
 
 class NoShadow:
@@ -48,13 +50,20 @@ class FaceShadow:
     """
 
     def __init__(
-        self, service: Compares, folder: Path, pictures: int, seen: dict[str, Any] | None
+        self,
+        service: Compares,
+        folder: Path,
+        pictures: int,
+        seen: dict[str, Any] | None,
+        monotonic: Callable[[], float],
     ) -> None:
         """seen: of an earlier run. Raises StorageError if that is damaged."""
         self._service = service
         self._policy = FaceShadowPolicy(frames=pictures)
         self._kept = seen or {}
         self._base: int = service.status()["restarts"]
+        self._monotonic = monotonic
+        self._base_s = monotonic()
         self._passed = False
         tally = self._kept.get("tally")
         if tally is not None:
@@ -65,6 +74,8 @@ class FaceShadow:
     def verdict(self) -> Verdict | None:
         """Raises what the candidate has raised in the worker."""
         status = self._service.status()
+        if self._monotonic() - self._base_s > RESTARTS_WITHIN_S:
+            self._base, self._base_s = status["restarts"], self._monotonic()
         restarts = status["restarts"] - self._base
         if restarts > MOST_RESTARTS:
             why = f"the worker ended {restarts} times beside it: {status['problem']}"

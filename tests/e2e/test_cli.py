@@ -113,6 +113,7 @@ def test_wrong_words_are_one_line_with_a_hint() -> None:
         ("face", "verify"),
         ("face", "enrol", "ann"),
         ("face", "remove", "ann"),
+        ("face", "anew", "ann"),
     ],
 )
 def test_without_a_daemon_the_socket_and_the_remedy_are_named(
