@@ -154,7 +154,7 @@ def record(parts: dict[str, Result]) -> None:
     RESULT.write_text(json.dumps(known, indent=1) + "\n")
     page = ["# In a virtual machine", ""]
     page += [
-        "Made by `scripts/test-vm`: Debian 12 with its own kernel and systemd in QEMU, 2 cores and"
+        "Made by `scripts/test-vm`: Debian 12 with its own kernel and systemd in QEMU, 2 cores"
     ]
     page += ["and 1536 MB. Emulated: times below are no figures of speed."]
     for name, part in known.items():

@@ -77,6 +77,8 @@ class AccelerometerReader:
                     else:
                         log.exception("accelerometer: the driver failed")
                     self._on_lost(str(error))
+                # Not held while it is waited for: a kernel removes no bus that somebody has open.
+                self._close_source()
                 self._stopping.wait(BACKOFF_S[min(losses, len(BACKOFF_S) - 1)])
                 losses += 1
             finally:
