@@ -57,6 +57,9 @@ def test_one_person_with_one_device(
     assert status["releases"][0]["state"] == "paused"  # type: ignore[index]
     assert main(["fleet", "status", "--offline"]) == 0
     assert "signed until" in capsys.readouterr().out
+    assert main(["fleet", "refresh"]) == 0
+    text = capsys.readouterr().out
+    assert "sent" in text and "complete" not in text
     new = ["--new-passphrase-file", secret]
     told("rotate-key", "timestamp", *new, *signed)
     offline = told("withdraw", "fall-waist", "1.0.0", "--offline", *signed)
@@ -69,6 +72,8 @@ def test_what_is_missing_is_named(
 ) -> None:
     assert main(["fleet", "refresh", "--in", str(tmp_path / "nowhere")]) == 2
     assert "fleet init" in capsys.readouterr().err
+    assert main(["fleet", "status", "--in", str(tmp_path / "nowhere")]) == 2
+    assert "with --in, or make one with: edge-rt fleet init" in capsys.readouterr().err
     folder = str(tmp_path / "fleet")
     assert main(["fleet", "init", folder, "--passphrase-file", secret]) == 0
     assert main(["fleet", "init", folder, "--passphrase-file", secret]) == 2

@@ -172,7 +172,9 @@ def test_a_large_request_is_answered(run_dir: Path) -> None:
 
 
 def test_no_daemon_names_socket_and_remedy(tmp_path: Path) -> None:
-    with pytest.raises(DaemonError, match=r"control\.sock; start one with: edge-rt run --config"):
+    with pytest.raises(
+        DaemonError, match=r"control\.sock; start one with: edge-rt run --config FILE, .*--run-dir"
+    ):
         Client(tmp_path)
 
 

@@ -115,4 +115,6 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_KEY_BYTES)
     except OSError as error:
-        raise CredentialError(f"{path}: {error.strerror}") from None
+        raise CredentialError(
+            f"{path}: {error.strerror}; edge-rt fleet keygen makes keys, and .pub files for devices"
+        ) from None

@@ -90,7 +90,7 @@ def find_mosquitto(path: str | None = None) -> str:
     if found is None:
         raise InputError("--mqtt needs a broker of its own; apt-get install mosquitto")
     if find_spec("apprise") is None:
-        raise InputError("--mqtt needs the receiver's parts; pip install 'edge-rt[fleet]'")
+        raise InputError("--mqtt needs the receiver's parts; scripts/demo --mqtt installs them")
     return found
 
 

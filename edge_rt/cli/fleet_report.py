@@ -173,7 +173,7 @@ def _print(made: Report, policy: ComparePolicy, command: str) -> None:
     )
     click.echo()
     if made.unclocked:
-        output.warn(f"{made.unclocked} boots without a trusted clock are left out")
+        output.warn(f"left out for want of a trusted clock: {made.unclocked} of the boots")
     for k, reason in enumerate(found.reasons):
         click.echo(f"{found.action if k == 0 else '':5s}  {plain(reason)}")
     if command:

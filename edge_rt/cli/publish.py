@@ -318,7 +318,8 @@ def _tell(release: Release | None, done: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.print_json({**what, **done})
     else:
-        output.print_tree({**what, **done})
+        # Whether chunks were taken for sent is for programs; a person would think it failed.
+        output.print_tree({**what, **{k: v for k, v in done.items() if k != "complete"}})
 
 
 def _publisher(folder: Path, ask: Passphrase | None, keys: tuple[Path, ...]) -> Publisher:

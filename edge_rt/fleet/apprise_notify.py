@@ -10,7 +10,7 @@ from edge_rt.core.errors import ConfigError, InputError
 try:
     import apprise
 except ImportError:
-    raise InputError("telling people needs apprise; pip install 'edge-rt[fleet]'") from None
+    raise InputError("telling people needs apprise; pip install apprise") from None
 
 
 class _LastWords(logging.Handler):

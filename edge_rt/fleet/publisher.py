@@ -139,7 +139,10 @@ class Publisher:
         try:
             text = path.read_bytes()
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror}; make it with `fleet init`") from None
+            raise InputError(
+                f"{path}: {error.strerror}; name the publisher's folder with --in, "
+                "or make one with: edge-rt fleet init"
+            ) from None
         self.config: FleetConfig = decode_toml(text, FleetConfig, str(path), InputError)
         self.repository = signing.Repository(folder / METADATA)
         self.catalog = decode_catalog(self.repository.catalog)

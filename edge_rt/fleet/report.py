@@ -67,7 +67,7 @@ def report(
     """Read a store, beside who writes it.
 
     name: of the bundle; empty: the only one that has this version
-    Raises StorageError without a store, InputError if nobody has the version or several names do.
+    Raises InputError without a store, or if nobody has the version or several names do.
     """
     if not name:
         with read_store(folder) as kept:

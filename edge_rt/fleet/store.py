@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edge_rt.core.errors import StorageError
+from edge_rt.core.errors import InputError, StorageError
 from edge_rt.core.held import Held
 from edge_rt.core.uplink_wire import MAX_ALSO, Range, ReceiptMessage
 from edge_rt.core.wire import Event, Lane, decode
@@ -325,9 +325,9 @@ class Store:
 def arrivals(folder: Path) -> list[tuple[str, str, str]]:
     """Type, time and time of arrival of every event in a store, beside who writes it.
 
-    Raises StorageError when there is none.
+    Raises InputError when there is none, StorageError when it cannot be read.
     """
-    uri = f"{(folder / 'events.sqlite').absolute().as_uri()}?mode=ro"
+    uri = _read_only(folder)
     with (
         _storage_errors(folder),
         contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as db,
@@ -350,8 +350,8 @@ class Kept(NamedTuple):
 
 @contextlib.contextmanager
 def read_store(folder: Path) -> Iterator[Kept]:
-    """Raises StorageError when there is none."""
-    uri = f"{(folder / 'events.sqlite').absolute().as_uri()}?mode=ro"
+    """Raises InputError when there is none, StorageError when it cannot be read."""
+    uri = _read_only(folder)
     with (
         _storage_errors(folder),
         contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as db,
@@ -375,6 +375,13 @@ def _dropped_ranges(event: Event, sequence: int) -> list[Range]:
     except msgspec.ValidationError:
         return []
     return [(first, last) for first, last in ranges if first <= last < sequence]
+
+
+def _read_only(folder: Path) -> str:
+    path = folder / "events.sqlite"
+    if not path.is_file():
+        raise InputError(f"{folder}: no store of events; name the folder given to fleet listen")
+    return f"{path.absolute().as_uri()}?mode=ro"
 
 
 @contextlib.contextmanager

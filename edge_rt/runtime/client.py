@@ -32,7 +32,8 @@ class Client:
         except (FileNotFoundError, ConnectionRefusedError):
             self._socket.close()
             raise DaemonError(
-                f"no daemon answers at {path}; start one with: edge-rt run --config FILE"
+                f"no daemon answers at {path}; start one with: edge-rt run --config FILE, "
+                "or name the run_dir of its configuration: --run-dir"
             ) from None
         except OSError as error:
             self._socket.close()

@@ -105,7 +105,7 @@ def check_engine(name: str, numpy_version: str = np.__version__) -> Iterator[Che
         f" (also here: {', '.join(others)})" if others else ""
     )
     if chosen == "tflite-runtime" and platform.machine() in ("x86_64", "aarch64"):
-        remedy = "for several times the speed: pip install 'edge-rt[litert]'"
+        remedy = "for several times the speed: pip install ai-edge-litert"
         yield Check("engine", "warning", found, remedy)
     else:
         yield Check("engine", "ok", found)
