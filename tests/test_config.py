@@ -21,7 +21,9 @@ from edge_rt.core.config import (
     parse_config,
 )
 from edge_rt.core.errors import ConfigError
+from edge_rt.core.shadow import LEAST_BLOCKS
 from edge_rt.core.toml import write_toml
+from edge_rt.core.update_config import SHADOW_BLOCKS
 
 
 def test_an_empty_file_is_a_valid_configuration() -> None:
@@ -67,6 +69,10 @@ ACCELEROMETERS = ["choose ", "simulated", "replay"]
         ("[runtime]\nthreads = 'two'", ["runtime.threads", "int"]),
         ("[falls\n", ["not valid TOML"]),
         ("[faces.rules]\nmatches = 9\nframes = 2", ["faces.rules", "matches 9"]),
+        (
+            "[mqtt]\nenabled = true\n[updates]\nenabled = true\nshadow_h = 0.83",
+            ["updates", "200 blocks", "at least 0.84 h"],
+        ),
     ],
 )
 def test_bad_values_name_the_place_and_the_remedy(text: str, parts: list[str]) -> None:
@@ -76,6 +82,12 @@ def test_bad_values_name_the_place_and_the_remedy(text: str, parts: list[str]) -
     assert message.startswith("device.toml: ") and "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_a_shadow_has_room_for_what_its_judge_wants() -> None:
+    assert SHADOW_BLOCKS == LEAST_BLOCKS
+    text = "[mqtt]\nenabled = true\n[updates]\nenabled = true\nshadow_h = 0.84"
+    assert parse_config(text, "device.toml").updates.shadow_h == 0.84
 
 
 def test_toml_written_is_read_back() -> None:

@@ -3,6 +3,7 @@ show before they go live."""
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -12,6 +13,11 @@ from edge_rt.core.manifest import Struct
 
 # Least spans are for trying out; a week of silence tells no more than a day does.
 _Hours = Annotated[float, Meta(ge=0.0005, le=24 * 14)]
+
+# So many blocks are compared (core.shadow.LEAST_BLOCKS, whose numpy is not wanted here) ...
+SHADOW_BLOCKS = 200
+# ... and a shadow that cannot tell yet runs on up to so many times shadow_h.
+SHADOW_SPANS = 2.0
 
 
 class UpdatesConfig(Struct, frozen=True):
@@ -45,3 +51,12 @@ class UpdatesConfig(Struct, frozen=True):
     face_templates: Annotated[int, Meta(ge=1, le=16)] = 5
     face_apart_h: Annotated[float, Meta(ge=0, le=24)] = 4.0
     fetch: FetchConfig = FetchConfig()
+
+    def __post_init__(self) -> None:
+        hundredths = SHADOW_BLOCKS * self.shadow_block_s / 36.0 / SHADOW_SPANS
+        least_h = ceil(hundredths) / 100
+        if self.enabled and self.shadow_h < least_h:
+            raise ValueError(
+                f"shadow_h = {self.shadow_h:g} has no room for {SHADOW_BLOCKS} blocks of "
+                f"shadow_block_s, and no candidate would pass; take at least {least_h:g} h"
+            )

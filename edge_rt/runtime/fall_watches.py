@@ -14,6 +14,7 @@ from edge_rt.core.manifest import FallManifest
 from edge_rt.core.shadow import ShadowPolicy
 from edge_rt.core.timebase import Stamps
 from edge_rt.core.trial import TrialPolicy, TrialTally, judge_trial
+from edge_rt.core.update_config import SHADOW_SPANS
 from edge_rt.core.verdict import Verdict
 from edge_rt.falls.shadow import Branch, ShadowRunner
 from edge_rt.runtime.fall_service import FallService
@@ -35,7 +36,7 @@ def make_runner(
     updates = config.updates
     policy = ShadowPolicy(
         span_h=updates.shadow_h,
-        most_h=2.0 * updates.shadow_h,
+        most_h=SHADOW_SPANS * updates.shadow_h,
         block_s=updates.shadow_block_s,
         cpu_share=updates.shadow_share,
     )
