@@ -17,6 +17,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+
+# numpy 2 loads these two when they are first used, which is too late in a process without files.
+import numpy.ma
+import numpy.random
 import numpy.typing as npt
 
 from edge_rt.adapters.bundle_files import read_bundle, read_golden
