@@ -292,6 +292,8 @@ class Mqtt:
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
         sock = self._client.socket() if self._client is not None else None
+        if self._client is not None and sock is None:
+            timeout_s = 0.0  # refused before it was taken over: nothing would wake us for it
         if sock is not None and self._client is not None:
             write = select.POLLOUT if self._client.want_write() else 0
             poller.register(sock, select.POLLIN | write)
