@@ -81,8 +81,7 @@ class EventLog:
         self._draft = draft
         self._random = random
         self._last = 0
-        # About what the WAL has grown by since this was last set to 0.
-        self.wal_pages = 0
+        self.wal_pages = 0  # about what the WAL has grown by since this was last set to 0
         with _storage_errors(path):
             try:
                 self._open(check=check)
@@ -226,11 +225,12 @@ class EventLog:
 
     def _open(self, notice: Mapping[str, Any] | None = None, *, check: bool = False) -> None:
         check = check or Path(f"{self.path}-wal").exists()  # a kill or power loss leaves a WAL
-        # Private from the first moment: SQLite gives -wal and -shm the mode of the file. Only made,
-        # never opened: closing one that is there would drop the locks of this process's readers,
-        # and who looks into the log then takes the WAL (sqlite.org/howtocorrupt.html, 2.2).
+        # Private from the first moment. Only made, never opened: closing it drops the locks of this
+        # process's readers, and who looks in takes the WAL (sqlite.org/howtocorrupt.html, 2.2).
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if os.statvfs(self.path).f_flag & os.ST_RDONLY:  # of this SQLite says "unable to open"
+            raise StorageError(f"{self.path}: Read-only file system; free or mend the disk")
         # autocommit: transactions are written out below; no waiting, we are the only writer.
         self._db = sqlite3.connect(
             self.path, isolation_level=None, timeout=1.0, check_same_thread=False
