@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_rt.core.errors import StorageError
+from edge_rt.core.errors import InputError, StorageError
 from edge_rt.core.wire import Event, Lane, encode, make_event
 from edge_rt.fleet.store import MAX_LIVES, Arrived, Store, arrivals
 
@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 
 def test_what_arrived_is_read_beside_the_writer(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="unable to open"):
+    with pytest.raises(InputError, match="no store of events"):
         arrivals(tmp_path)
     store = Store(tmp_path)
     first, second = arrived(2), arrived(1)
