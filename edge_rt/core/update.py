@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from edge_rt.core.manifest import version_tuple
+from edge_rt.core.table import markdown
 from edge_rt.core.update_record import Candidate, Notice, Record, State, spare
 
 
@@ -290,10 +291,7 @@ def _with_notices(
 
 def table_markdown() -> str:
     """TABLE for people."""
-    lines = ["| state | " + " | ".join(Event) + " |", "|---" * (len(Event) + 1) + "|"]
-    for state, row in TABLE.items():
-        lines.append(f"| {state} | " + " | ".join(row.get(event, "") for event in Event) + " |")
-    return "\n".join(lines)
+    return markdown(TABLE, Event)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 import msgspec
 
+from edge_rt.core.table import markdown
+
 
 class State(StrEnum):
     """Where the connection is."""
@@ -103,10 +105,7 @@ class Link:
 
 def table_markdown() -> str:
     """TABLE for people."""
-    lines = ["| state | " + " | ".join(Event) + " |", "|---" * (len(Event) + 1) + "|"]
-    for state, row in TABLE.items():
-        lines.append(f"| {state} | " + " | ".join(row.get(event, "") for event in Event) + " |")
-    return "\n".join(lines)
+    return markdown(TABLE, Event)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
+
+from edge_rt.core.errors import EdgeRtError
 
 State = Literal["ok", "warning", "failed"]
 
@@ -25,6 +28,17 @@ class Check(NamedTuple):
     state: State
     found: str
     remedy: str = ""
+
+
+def run_checks(checks: Iterable[tuple[str, Callable[[], Iterable[Check]]]]) -> Iterator[Check]:
+    """The lines of checks by their names; what one raises becomes its failed line."""
+    for name, check in checks:
+        try:
+            yield from check()
+        except EdgeRtError as error:
+            yield failed(name, str(error), "mend what the message names")
+        except OSError as error:
+            yield failed_call(name, error)
 
 
 def failed(name: str, message: str, otherwise: str) -> Check:

@@ -26,7 +26,7 @@ from edge_rt.adapters.tflite import ENGINES, choose_engine, installed_engines
 from edge_rt.bundle import factory_bundles, locate
 from edge_rt.core.config import Config
 from edge_rt.core.errors import DaemonError, EdgeRtError
-from edge_rt.runtime.check import Check, State, failed, failed_call
+from edge_rt.runtime.check import Check, State, failed, run_checks
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.clock import FIRST_YEAR, clock_trusted
 from edge_rt.runtime.doctor_faces import check_template_key, check_templates
@@ -68,13 +68,7 @@ def examine(config: Config) -> Iterator[Check]:
         ("memory", check_memory),
         ("temperature", check_temperature),
     ]
-    for name, check in checks:
-        try:
-            yield from check()
-        except EdgeRtError as error:
-            yield failed(name, str(error), "mend what the message names")
-        except OSError as error:
-            yield failed_call(name, error)
+    yield from run_checks(checks)
 
 
 # ---- software ----

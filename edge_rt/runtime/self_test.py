@@ -13,9 +13,8 @@ from typing import Any
 
 from edge_rt.bundle import locate
 from edge_rt.core.config import Config
-from edge_rt.core.errors import EdgeRtError
 from edge_rt.runtime import doctor
-from edge_rt.runtime.check import Check, failed, failed_call
+from edge_rt.runtime.check import Check, run_checks
 from edge_rt.runtime.clock import clock_trusted
 from edge_rt.runtime.doctor_sensors import check_accelerometer
 
@@ -34,13 +33,7 @@ def self_test(config: Config, status: Mapping[str, Any]) -> Iterator[Check]:
         ("memory", doctor.check_memory),
         ("temperature", doctor.check_temperature),
     ]
-    for name, check in checks:
-        try:
-            yield from check()
-        except EdgeRtError as error:
-            yield failed(name, str(error), "mend what the message names")
-        except OSError as error:
-            yield failed_call(name, error)
+    yield from run_checks(checks)
 
 
 def _models(config: Config) -> Iterator[Check]:
