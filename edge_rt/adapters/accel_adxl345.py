@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_rt.core import adxl345 as chip
-from edge_rt.core.bus import Bus, Drained
+from edge_rt.core.bus import Bus, Drained, check_identity
 from edge_rt.core.errors import SensorError
 
 # A quarter of its 32 samples: a host late by three times that still loses nothing.
@@ -77,11 +77,7 @@ class Adxl345:
 
     def _identify(self, bus: Bus) -> None:
         found = bus.read_byte(self.address, chip.DEVID)
-        if found != chip.IDENTITY:
-            raise SensorError(
-                f"{self._who}: DEVID is 0x{found:02x}, not 0x{chip.IDENTITY:02x}; another chip: "
-                "choose its driver, or 'iio' where the kernel has one"
-            )
+        check_identity(self._who, "DEVID", found, chip.IDENTITY)
 
     @property
     def _mode(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_rt.core import mpu6050 as chip
-from edge_rt.core.bus import Bus, Drained
+from edge_rt.core.bus import Bus, Drained, check_identity
 from edge_rt.core.errors import SensorError
 
 TURN_S = 0.1  # 10 of 170 frames at 100 Hz: a host that is late by a second and a half loses nothing
@@ -88,11 +88,7 @@ class Mpu6050:
 
     def _identify(self, bus: Bus) -> None:
         found = bus.read_byte(self.address, chip.WHO_AM_I)
-        if found != chip.IDENTITY:
-            raise SensorError(
-                f"{self._who}: WHO_AM_I is 0x{found:02x}, not 0x{chip.IDENTITY:02x}; another chip: "
-                "choose its driver, or 'iio' where the kernel has one"
-            )
+        check_identity(self._who, "WHO_AM_I", found, chip.IDENTITY)
 
     @property
     def _who(self) -> str:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge_rt.core.errors import SensorError
+
 Words = npt.NDArray[np.int16]
 
 # SMBus 2.0, section 5.5.7: a block holds at most 32 bytes. Every bus of ours can carry that much.
@@ -99,3 +101,12 @@ class Instrument(Protocol):
     def status(self) -> dict[str, Any]:
         """JSON-able counters."""
         ...
+
+
+def check_identity(who: str, register: str, found: int, expected: int) -> None:
+    """Raises SensorError, with the remedy, for a chip whose identity register says another."""
+    if found != expected:
+        raise SensorError(
+            f"{who}: {register} is 0x{found:02x}, not 0x{expected:02x}; another chip: "
+            "choose its driver, or 'iio' where the kernel has one"
+        )
