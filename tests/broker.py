@@ -135,6 +135,20 @@ class Broker:
             self._process.send_signal(how)
             self._process.wait(10)
 
+    def section(self, name: str) -> dict[str, object]:
+        """The [mqtt] section of a daemon of this name, over TLS."""
+        assert self.pki is not None
+        cert, key = self.pki.client(name)
+        ca = self.pki.authority.folder / "ca.crt"
+        return {
+            "enabled": True,
+            "host": self.host,
+            "port": self.port,
+            "ca": str(ca),
+            "cert": str(cert),
+            "key": str(key),
+        }
+
     def settings(self, name: str, **more: object) -> Settings:
         """How a client of this name connects."""
         if self.pki is None:

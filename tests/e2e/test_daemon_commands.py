@@ -49,8 +49,6 @@ def factory(factory_bundle: Callable[[str], Path]) -> None:
 
 def config(broker: Broker, scene: str = "sitting", **mqtt: Any) -> dict[str, Any]:
     """A daemon of `scene`; its pre-alarm waits for two minutes."""
-    assert broker.pki is not None
-    cert, key = broker.pki.client("dev1")
     return {
         "device": {"fleet": "home", "name": "dev1"},
         "falls": {
@@ -58,12 +56,7 @@ def config(broker: Broker, scene: str = "sitting", **mqtt: Any) -> dict[str, Any
             "alarm": {"cancel_window_s": 120.0, "escalated_window_s": 120.0},
         },
         "mqtt": {
-            "enabled": True,
-            "host": broker.host,
-            "port": broker.port,
-            "ca": str(broker.pki.authority.folder / "ca.crt"),
-            "cert": str(cert),
-            "key": str(key),
+            **broker.section("dev1"),
             **mqtt,
         },
     }

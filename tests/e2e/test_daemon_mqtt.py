@@ -26,8 +26,6 @@ def factory(factory_bundle: Callable[[str], Path]) -> None:
 
 
 def config(broker: Broker, **more: Any) -> dict[str, Any]:
-    assert broker.pki is not None
-    cert, key = broker.pki.client("dev1")
     source = {"driver": "simulated", "scene": "fall-walking", "seed": 3, "speed": 20.0}
     return {
         "device": {"fleet": "home", "name": "dev1"},
@@ -36,12 +34,7 @@ def config(broker: Broker, **more: Any) -> dict[str, Any]:
             "alarm": {"cancel_window_s": 10.0, "escalated_window_s": 5.0},
         },
         "mqtt": {
-            "enabled": True,
-            "host": broker.host,
-            "port": broker.port,
-            "ca": str(broker.pki.authority.folder / "ca.crt"),
-            "cert": str(cert),
-            "key": str(key),
+            **broker.section("dev1"),
             **more,
         },
     }

@@ -79,8 +79,6 @@ def site(
 def config(
     broker: Broker, *, enabled: bool, faces: bool = False, telemetry_s: float = 0.5
 ) -> dict[str, Any]:
-    assert broker.pki is not None
-    cert, key = broker.pki.client("dev1")
     source = {"driver": "simulated", "scene": "fall-walking", "seed": 3, "speed": 20.0}
     return {
         "device": {"fleet": "home", "name": "dev1"},
@@ -90,12 +88,7 @@ def config(
         },
         "faces": {"enabled": faces, "camera": {"driver": "demo", "speed": 3.0}},
         "mqtt": {
-            "enabled": True,
-            "host": broker.host,
-            "port": broker.port,
-            "ca": str(broker.pki.authority.folder / "ca.crt"),
-            "cert": str(cert),
-            "key": str(key),
+            **broker.section("dev1"),
             "telemetry_s": telemetry_s,
             "home_assistant": {"enabled": enabled},
         },

@@ -56,20 +56,13 @@ def test_both_pipelines_with_mqtt_and_updates(
 
 
 def config(broker: Broker, root: Path) -> dict[str, Any]:
-    assert broker.pki is not None
-    cert, key = broker.pki.client("dev1")
     return {
         "device": {"fleet": "home", "name": "dev1"},
         "runtime": {"engine": "litert"},
         "falls": {"source": {"driver": "simulated", "scene": "walking", "repeat": True}},
         "faces": {"enabled": True, "camera": {"driver": "demo"}},
         "mqtt": {
-            "enabled": True,
-            "host": broker.host,
-            "port": broker.port,
-            "ca": str(broker.pki.authority.folder / "ca.crt"),
-            "cert": str(cert),
-            "key": str(key),
+            **broker.section("dev1"),
         },
         "updates": {"enabled": True, "fetch": {"root": str(root)}},
     }

@@ -94,17 +94,7 @@ class Site:
             assert not self.receiver.error
 
     def mqtt(self) -> dict[str, Any]:
-        broker = self.broker
-        assert broker.pki is not None
-        cert, key = broker.pki.client("dev1")
-        return {
-            "enabled": True,
-            "host": broker.host,
-            "port": broker.port,
-            "ca": str(broker.pki.authority.folder / "ca.crt"),
-            "cert": str(cert),
-            "key": str(key),
-        }
+        return self.broker.section("dev1")
 
 
 def config(site: Site, recording: Path, speed: float, camera_speed: float) -> dict[str, Any]:

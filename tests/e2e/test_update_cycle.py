@@ -81,8 +81,6 @@ def replay(path: Path, speed: float) -> dict[str, Any]:
 
 
 def config(broker: Broker, root: Path, source: dict[str, Any], **updates: Any) -> dict[str, Any]:
-    assert broker.pki is not None
-    cert, key = broker.pki.client("dev1")
     return {
         "device": {"fleet": "home", "name": "dev1"},
         "falls": {
@@ -90,12 +88,7 @@ def config(broker: Broker, root: Path, source: dict[str, Any], **updates: Any) -
             "alarm": {"cancel_window_s": 10.0, "escalated_window_s": 5.0},
         },
         "mqtt": {
-            "enabled": True,
-            "host": broker.host,
-            "port": broker.port,
-            "ca": str(broker.pki.authority.folder / "ca.crt"),
-            "cert": str(cert),
-            "key": str(key),
+            **broker.section("dev1"),
         },
         "updates": {**QUICK, **updates, "fetch": {**FETCH, "root": str(root)}},
     }
