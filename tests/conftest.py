@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -59,6 +61,21 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no recordings at {folder}: set EDGE_RT_SHARED to the folder that holds data/")
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB of our own, to be filled or made read-only; root only."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.getuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a disk of our own needs root and mount")
+    words = ["mount", "-t", "tmpfs", "-o", "size=1M", "edge-rt-test", str(place)]
+    mounted = subprocess.run(words, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

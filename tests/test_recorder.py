@@ -277,20 +277,6 @@ def test_an_alarm_waits_for_one_mark_at_most(tmp_path: Path, made: Callable[...,
 # ---- real disks ----
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB of our own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1M", "edge-rt-test", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a disk of our own needs root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def remount(disk: Path, mode: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{mode}", str(disk)], check=True)
 

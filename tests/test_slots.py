@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,33 +66,17 @@ def test_leftovers_of_a_kill_are_removed(tmp_path: Path, slots: Slots) -> None:
     assert list(slots.root.iterdir()) == []
 
 
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose file system takes no writes while `mount` says so; root only."""
-    if os.getuid() != 0:
-        pytest.skip("only root can mount")
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip(f"cannot mount: {done.stderr.decode()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def test_a_read_only_disk_leaves_what_is_there(read_only: Path) -> None:
-    slots = Slots(read_only / "models" / "fall")
+def test_a_read_only_disk_leaves_what_is_there(disk: Path) -> None:
+    slots = Slots(disk / "models" / "fall")
     slots.prepare()
-    slots.install(make_bundle(read_only / "one", "1.1.0"), "a")
-    staged = make_bundle(read_only / "two", "1.2.0")
-    subprocess.run(["mount", "-o", "remount,ro", str(read_only)], check=True)
+    slots.install(make_bundle(disk / "one", "1.1.0"), "a")
+    staged = make_bundle(disk / "two", "1.2.0")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     for act in (
         lambda: slots.install(staged, "a"),
         lambda: slots.install(staged, "b"),
         lambda: slots.clear("a"),
-        lambda: Slots(read_only / "other" / "fall").prepare(),
+        lambda: Slots(disk / "other" / "fall").prepare(),
     ):
         with pytest.raises(StorageError, match="Read-only"):
             act()

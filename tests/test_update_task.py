@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -335,22 +334,6 @@ def test_a_notice_is_told_again_until_the_log_has_it(house: House) -> None:
 
 
 # ---- disks ----
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB; root only."""
-    if os.getuid() != 0:
-        pytest.skip("only root can mount")
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip(f"cannot mount: {done.stderr.decode()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def fill(disk: Path) -> Callable[[], None]:
