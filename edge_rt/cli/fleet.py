@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_rt.cli import fleet_operate, fleet_report, options, output, publish
+from edge_rt.cli.stopping import until_stopped
 from edge_rt.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,14 +138,7 @@ def _listen(
         sign=sign,
     )
     notifier = _notifier(people, store, receiver.wake) if people else None
-    stopping: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        stopping.append(number)
-        receiver.wake()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stopping = until_stopped(receiver.wake)
     error = ""
     with make_fleet_view(store, live=sys.stdout.isatty(), as_json=as_json) as view:
         while not stopping:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edge_rt.cli import options, output
+from edge_rt.cli.stopping import until_stopped
 from edge_rt.core.errors import EdgeRtError, InputError
 
 if TYPE_CHECKING:
@@ -129,14 +129,7 @@ def sign_presses(topic: str, sign_key: Path, fleet: str, **broker: Any) -> None:
 
     presses = Presses(Signer(sign_key), fleet, topic)
     line = Line(_settings(fleet, **broker), presses.filters)
-    stopping: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        stopping.append(number)
-        line.wake()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stopping = until_stopped(line.wake)
     error, ready = "", False
     while not stopping:
         for fact in line.turn(1.0):

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from edge_rt.core.config import Config
 from edge_rt.core.errors import InputError
+from edge_rt.core.uplink_wire import decode_payload
 
 # What a fleet may move. Never: actuators, endpoints, keys, liveness, anything that runs code or
 # turns a watch over a person off.
@@ -61,14 +62,12 @@ class Choice(NamedTuple):
     config: Config
 
 
+_desired = msgspec.json.Decoder(Desired)
+
+
 def decode_desired(payload: bytes) -> Desired:
     """Raises InputError for what is no desired state."""
-    if len(payload) > MAX_DESIRED_BYTES:
-        raise InputError(f"desired state of {len(payload)} bytes; at most {MAX_DESIRED_BYTES}")
-    try:
-        return msgspec.json.decode(payload, type=Desired)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not a desired state: {error}") from None
+    return decode_payload(_desired, payload, "desired state", MAX_DESIRED_BYTES)
 
 
 def choose(base: Config, current: int, desired: Desired) -> Choice:

@@ -112,7 +112,7 @@ _statuses = msgspec.json.Decoder(Status)
 
 def decode_receipt(payload: bytes) -> ReceiptMessage:
     """Raises InputError for what is no receipt."""
-    return _decode(_receipts, payload, "receipt")
+    return decode_payload(_receipts, payload, "receipt")
 
 
 def receipt_text(topics: Topics, receipt: bytes) -> bytes:
@@ -132,7 +132,7 @@ def open_receipt(
 ) -> ReceiptMessage:
     """A signed receipt. Raises InputError for any other, or one that `verify` (text, signature)
     does not believe."""
-    signed = _decode(_signed_receipts, payload, "signed receipt")
+    signed = decode_payload(_signed_receipts, payload, "signed receipt")
     receipt = bytes(signed.receipt)
     if not verify(receipt_text(topics, receipt), bytes.fromhex(signed.signature)):
         raise InputError("a receipt with a wrong signature")
@@ -141,14 +141,15 @@ def open_receipt(
 
 def decode_status(payload: bytes) -> Status:
     """Raises InputError for what is no status."""
-    return _decode(_statuses, payload, "status")
+    return decode_payload(_statuses, payload, "status")
 
 
-def _decode(decoder: msgspec.json.Decoder[T], payload: bytes, what: str) -> T:
-    if len(payload) > MAX_CONTROL_BYTES:
-        raise InputError(
-            f"{what} of {len(payload)} bytes; at most {MAX_CONTROL_BYTES} are accepted"
-        )
+def decode_payload(
+    decoder: msgspec.json.Decoder[T], payload: bytes, what: str, most_bytes: int = MAX_CONTROL_BYTES
+) -> T:
+    """A message of anybody's, bounded before it is read. Raises InputError that names `what`."""
+    if len(payload) > most_bytes:
+        raise InputError(f"{what} of {len(payload)} bytes; at most {most_bytes} are accepted")
     try:
         return decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from edge_rt.core.errors import InputError
 from edge_rt.core.remote_command import Payload
-from edge_rt.core.uplink_wire import ROOT, Topics
+from edge_rt.core.uplink_wire import ROOT, Topics, decode_payload
 from edge_rt.core.wire import decode, source_of
 from edge_rt.fleet.operations import Signer, make_payload
 
@@ -33,6 +33,9 @@ class Press(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fleet: _Name
     device: _Name
     command: Literal["cancel"]
+
+
+_presses = msgspec.json.Decoder(Press)
 
 
 class Order(NamedTuple):
@@ -69,7 +72,7 @@ class Presses:
             return None
         if retained:  # a press that the broker remembers is nobody's finger
             raise InputError("a retained press; let the button send without retain")
-        press = _press(payload)
+        press = decode_payload(_presses, payload, "press", MAX_PRESS_BYTES)
         if press.fleet != self._fleet:
             raise InputError(f"a press for fleet {press.fleet}, not {self._fleet}")
         if now_s - self._pressed_s.get(press.device, float("-inf")) < EVERY_S:
@@ -98,12 +101,3 @@ class Presses:
             return
         over = event.what in ("cancelled", "resolved")
         self._incidents[topics.device] = (event.logid, int(place), "" if over else incident)
-
-
-def _press(payload: bytes) -> Press:
-    if len(payload) > MAX_PRESS_BYTES:
-        raise InputError(f"a press of {len(payload)} bytes; at most {MAX_PRESS_BYTES}")
-    try:
-        return msgspec.json.decode(payload, type=Press)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not a press: {error}") from None
