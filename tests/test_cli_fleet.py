@@ -21,6 +21,7 @@ from test_store import arrived
 from edge_rt.cli import main
 from edge_rt.core.uplink_wire import Topics
 from edge_rt.fleet.certificates import Authority
+from edge_rt.fleet.store import Store
 
 
 def test_a_fleet_is_provisioned_step_by_step(
@@ -64,6 +65,21 @@ def test_what_a_person_can_mend_is_one_line(
 ) -> None:
     assert main([str(tmp_path / w) if w in ("nowhere", "s") else w for w in words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_devices_touches_nothing_of_a_store_that_is_being_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Store(tmp_path)
+    kept.add([arrived(1)])
+    lines = tmp_path / "events.jsonl"
+    with lines.open("ab") as file:  # as a listener has it between its lines and its commit
+        file.write(b"{half")
+    before = lines.read_bytes()
+    assert main(["fleet", "devices", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["newest"] == 1
+    assert lines.read_bytes() == before
+    kept.close()
 
 
 def test_listen_keeps_prints_and_ends_when_told(

@@ -241,14 +241,10 @@ def notices(store: Path, as_json: bool) -> None:
 @options.as_json
 def devices(store: Path, as_json: bool) -> None:
     """What STORE holds, log by log: how far, what is missing, how often something came twice."""
-    from edge_rt.fleet.store import Store
+    from edge_rt.fleet.store import read_logs
 
-    if not (store / "events.sqlite").is_file():
-        raise InputError(f"{store}: no store of events; name the folder given to fleet listen")
-    kept = Store(store)
     rows: list[dict[str, Any]] = []
-    for source, logid in kept.known():
-        state = kept.log(source, logid)
+    for (source, logid), state in read_logs(store).items():
         newest = max(state.lanes.values(), default=0)
         rows.append(
             {
@@ -260,7 +256,6 @@ def devices(store: Path, as_json: bool) -> None:
                 "conflicts": state.conflicts,
             }
         )
-    kept.close()
     if as_json:
         output.print_json(rows)
         return

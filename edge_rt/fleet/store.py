@@ -67,6 +67,7 @@ SELECT e.body, e.received FROM events AS e JOIN (
 ) AS last USING (source, logid, sequence)
 ORDER BY last.arrival
 """
+_KNOWN = "SELECT source, logid FROM logs ORDER BY source, logid"
 _AFTER = """
 SELECT received FROM events WHERE source = ? AND logid = ? AND sequence > ?
 ORDER BY sequence LIMIT 1
@@ -182,15 +183,7 @@ class Store:
         """State of one log; an empty one if nothing of it has come yet."""
         key = (source, logid)
         if key not in self.logs:
-            held = Held(self._db.execute(_ISLANDS, key))
-            for first, last in self._db.execute(
-                "SELECT first, last FROM dropped WHERE source = ? AND logid = ?", key
-            ):
-                held.add(first, last)
-            row = self._db.execute(
-                "SELECT lanes, repeats, conflicts FROM logs WHERE source = ? AND logid = ?", key
-            ).fetchone() or ("{}", 0, 0)
-            self.logs[key] = LogState(held, _lanes.decode(row[0]), row[1], row[2])
+            self.logs[key] = _load(self._db, key)
         return self.logs[key]
 
     def note_status(self, source: str, status: str, received: str) -> None:
@@ -212,7 +205,7 @@ class Store:
 
     def known(self) -> list[_Key]:
         """Every log that something has come of."""
-        return list(self._db.execute("SELECT source, logid FROM logs ORDER BY source, logid"))
+        return list(self._db.execute(_KNOWN))
 
     def falls(self) -> Iterator[tuple[Event, str]]:
         """Every fall event with its `received`, as they arrived."""
@@ -327,12 +320,14 @@ def arrivals(folder: Path) -> list[tuple[str, str, str]]:
 
     Raises InputError when there is none, StorageError when it cannot be read.
     """
-    uri = _read_only(folder)
-    with (
-        _storage_errors(folder),
-        contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as db,
-    ):
+    with _reading(folder) as db:
         return list(db.execute("SELECT type, time, received FROM events ORDER BY arrival"))
+
+
+def read_logs(folder: Path) -> dict[_Key, LogState]:
+    """Every log of a store by (source, logid), beside who writes it. Raises as `arrivals` does."""
+    with _reading(folder) as db:
+        return {key: _load(db, key) for key in db.execute(_KNOWN).fetchall()}
 
 
 class Kept(NamedTuple):
@@ -351,11 +346,7 @@ class Kept(NamedTuple):
 @contextlib.contextmanager
 def read_store(folder: Path) -> Iterator[Kept]:
     """Raises InputError when there is none, StorageError when it cannot be read."""
-    uri = _read_only(folder)
-    with (
-        _storage_errors(folder),
-        contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as db,
-    ):
+    with _reading(folder) as db:
         presence: dict[str, tuple[str, str]] = {}
         # One that nobody has listened into since presence is kept has no such table.
         if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'presence'").fetchone():
@@ -377,11 +368,28 @@ def _dropped_ranges(event: Event, sequence: int) -> list[Range]:
     return [(first, last) for first, last in ranges if first <= last < sequence]
 
 
-def _read_only(folder: Path) -> str:
+def _load(db: sqlite3.Connection, key: _Key) -> LogState:
+    held = Held(db.execute(_ISLANDS, key))
+    dropped = db.execute("SELECT first, last FROM dropped WHERE source = ? AND logid = ?", key)
+    for first, last in dropped:
+        held.add(first, last)
+    row = db.execute(
+        "SELECT lanes, repeats, conflicts FROM logs WHERE source = ? AND logid = ?", key
+    ).fetchone() or ("{}", 0, 0)
+    return LogState(held, _lanes.decode(row[0]), row[1], row[2])
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / "events.sqlite"
     if not path.is_file():
         raise InputError(f"{folder}: no store of events; name the folder given to fleet listen")
-    return f"{path.absolute().as_uri()}?mode=ro"
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with (
+        _storage_errors(folder),
+        contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as db,
+    ):
+        yield db
 
 
 @contextlib.contextmanager
