@@ -31,6 +31,7 @@ def watching(**other: Any) -> dict[str, Any]:
         (watching(state="alarm"), "falls ALARM"),
         (watching(state="disarmed"), "falls disarmed"),
         (watching(sensor="lost"), "falls not watching (sensor lost)"),
+        (watching(state="alarm", sensor="off"), "falls ALARM, not watching (sensor off)"),
         (watching(sensor="starting"), "falls not watching (sensor starting)"),
     ],
 )

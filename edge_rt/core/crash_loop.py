@@ -27,7 +27,7 @@ class Mode(StrEnum):
 
     FULL = "full"
     SPARE = "spare"  # falls on the previous or factory model; no faces
-    BARE = "bare"  # no models: events, uplink and commands only
+    BARE = "bare"  # no models, no sensor: events, uplink, commands, and the alarm that is open
 
 
 class Starts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edge_rt.core.fall_table import OPEN
+
 MAX_PROBLEMS = 2  # the line is read at a glance; edge-rt status has them all
 
 
@@ -29,7 +31,8 @@ def _falls(falls: Mapping[str, Any] | None) -> str:
     if state == "disarmed":
         return "falls disarmed"
     if falls["sensor"] != "ok":
-        return f"falls not watching (sensor {falls['sensor']})"
+        open_too = f"{state.upper()}, " if state in OPEN else ""
+        return f"falls {open_too}not watching (sensor {falls['sensor']})"
     words = "falls watching" if state == "monitoring" else f"falls {state.upper()}"
     return f"{words} (simulated)" if falls["simulated"] else words
 

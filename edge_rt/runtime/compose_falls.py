@@ -6,19 +6,17 @@ import time
 import uuid
 from typing import NamedTuple
 
-from edge_rt.core.config import SimulatedAccelerometer
-from edge_rt.core.fall import OPEN
 from edge_rt.core.manifest import FallManifest
 from edge_rt.core.orientation import parse_axes
 from edge_rt.core.types import Accelerometer
 from edge_rt.falls.detector import FallDetector
 from edge_rt.falls.pipeline import FallPipeline
-from edge_rt.runtime.alarm_siren import siren_follows
 from edge_rt.runtime.compose import Place, announcer
-from edge_rt.runtime.fall_memory import FallMemory, logged_stages
+from edge_rt.runtime.compose_alarm import nobody_wears, resume
+from edge_rt.runtime.fall_memory import FallMemory
 from edge_rt.runtime.fall_models import FallModels, Settings
 from edge_rt.runtime.fall_service import FallService
-from edge_rt.runtime.instruments import InstrumentSource, is_model, make_instrument
+from edge_rt.runtime.instruments import InstrumentSource, make_instrument
 from edge_rt.runtime.mounted import MountedAccelerometer
 from edge_rt.runtime.sensor_desk import SensorDesk
 from edge_rt.runtime.sources import make_accelerometer, stamps_of
@@ -54,17 +52,11 @@ def make_falls(place: Place, settings: Settings | None) -> Falls:
         models.rules(bundle),
         lambda: uuid.uuid4().hex,
         range_g=source.range_g,
-        simulated=isinstance(config.source, SimulatedAccelerometer) or is_model(config.source),
+        simulated=nobody_wears(config.source),
         scale=manifest.output.scale,
     )
-    place.recorder.listen(siren_follows(place.siren), urgent=True)
     announce = announcer(place.recorder, f"{manifest.name} {manifest.version}")
-    memory = FallMemory(place.folder, place.boot_id, time.monotonic)
-    restored = memory.restore(pipeline, logged_stages(place.recorder))
-    if pipeline.machine.state in OPEN:
-        place.siren.sound(pipeline.machine.state.value)
-    for kind, what, data in restored.tell:
-        announce(kind, what, data)
+    memory, asleep_s = resume(place, pipeline, announce)
     service = FallService(
         pipeline,
         source,
@@ -73,7 +65,7 @@ def make_falls(place: Place, settings: Settings | None) -> Falls:
         time.monotonic,
         lost_s=models.lost_s(bundle),
         speed=1.0 if isinstance(config.source, InstrumentSource) else config.source.speed,
-        asleep_s=restored.asleep_s,
+        asleep_s=asleep_s,
         instrument=desk.status if desk is not None else dict,
     )
     models.bind(service, bundle, (source.rate_hz, source.range_g, stamps))

@@ -22,6 +22,7 @@ from edge_rt.core.wire import Lane, source_of
 from edge_rt.runtime.clock import clock_trusted
 from edge_rt.runtime.commands import Commands
 from edge_rt.runtime.compose import Place, announcer
+from edge_rt.runtime.compose_alarm import make_alarm
 from edge_rt.runtime.compose_faces import make_faces
 from edge_rt.runtime.compose_falls import make_falls
 from edge_rt.runtime.compose_updates import make_updates
@@ -132,6 +133,11 @@ class Daemon:
             self._stack.callback(made.memory.close)
             self._falls, self._memory, self._engine = made.service, made.memory, made.engine
             self._desk = made.desk
+        elif self.config.falls.enabled:
+            # No model may run, but an alarm that is open sounds, and who calls for help is heard.
+            alarm = make_alarm(place, self._mqtt)
+            self._stack.callback(alarm.memory.close)
+            self._falls, self._memory = alarm
         recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
         if guard.mode is not Mode.FULL:
             log.error("%s", guard.problem())

@@ -68,6 +68,7 @@ class FallService:
     speed      how many seconds of the source's clock pass in one of ours (replays may hurry)
     asleep_s   how long ago, by our clock, the restored state was saved
     instrument what the sensor says of itself, JSON-able; for the status
+    sensor     its state until something comes of it; "off" is never missed
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class FallService:
         speed: float = 1.0,
         asleep_s: float = 0.0,
         instrument: Callable[[], dict[str, Any]] = dict,
+        sensor: Literal["starting", "off"] = "starting",
     ) -> None:
         self._pipeline = pipeline
         self._announce = announce
@@ -93,7 +95,7 @@ class FallService:
         self._instrument = instrument
         self._inbox: queue.Queue[_Item] = queue.Queue(maxsize=MAX_WAITING)
         self._reader = AccelerometerReader(source, self._on_block, self._on_lost, self._on_end)
-        self._sensor = "starting"  # ok, lost, ended
+        self._sensor: str = sensor  # then ok, lost, ended
         self._detail = ""
         now_s = monotonic()
         self._turned_s = self._begun_s = self._block_s = self._saved_s = now_s

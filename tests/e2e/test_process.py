@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from daemons import PATIENCE_S, daemon
 
-from edge_rt.core.crash_loop import SPARE_AT
+from edge_rt.core.crash_loop import BARE_AT, SPARE_AT
+from edge_rt.runtime.crash_guard import CrashGuard
+from edge_rt.runtime.daemon import load_config
 
 CONFIG = {"falls": {"source": {"driver": "simulated", "scene": "walking"}}}
 HOME = str(Path(__file__).parents[1])  # of the rogues
@@ -119,6 +121,49 @@ def test_a_crash_loop_ends_in_a_daemon_that_says_what_it_lacks(tmp_path: Path) -
     config["faces"] = {"enabled": False}
     with daemon(tmp_path, config) as running:
         assert running.status()["problems"] == []
+
+
+def crash_until_bare(folder: Path) -> None:
+    """After one start that was killed, the others of a crash loop, without waiting for each."""
+    for _ in range(1, BARE_AT):
+        CrashGuard(folder / "state", load_config(folder / "config.toml")).begin()
+
+
+def test_without_models_an_open_alarm_sounds_again_and_can_be_ended(tmp_path: Path) -> None:
+    config = {
+        **CONFIG,
+        "gpio": {"driver": "model", "folder": str(tmp_path / "pins")},
+        "outputs": {"siren": {"driver": "gpio", "line": 27}},
+    }
+
+    def loud() -> bool:
+        return (tmp_path / "pins" / "27").read_text().strip() == "1"
+
+    with daemon(tmp_path, config) as running:
+        running.call("help_now")
+        running.wait(loud, "the siren")
+        running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm")
+        running.stop(signal.SIGKILL)
+    crash_until_bare(tmp_path)
+    with daemon(tmp_path, config, **rogue("nothing")) as running:
+        running.wait(loud, "the siren, for the alarm is still open")
+        status = running.status()
+        assert status["engine"] == "" and status["models"]["tasks"] == {}
+        assert any(
+            p.startswith("degraded after 6 failed starts, falls") for p in status["problems"]
+        )
+        assert (status["falls"]["state"], status["falls"]["sensor"]) == ("alarm", "off")
+        assert running.call("resolve")["state"] == "resolved"
+        running.wait(lambda: not loud(), "silence")
+        # Who calls for help is heard although nobody watches.
+        assert running.call("help_now")["state"] == "alarm"
+        running.wait(loud, "the siren")
+        assert running.stop() == 0
+    # And whoever watches again finds it open.
+    config["falls"] = {**CONFIG["falls"], "lost_s": 3.0}  # another one: counts anew
+    with daemon(tmp_path, config) as running:
+        assert running.status()["problems"] == []
+        running.wait(loud, "the siren")
 
 
 def test_a_certificate_that_is_gone_does_not_end_the_watch(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_rt.cli import main
-from edge_rt.core import turning
+from edge_rt.core import crash_loop, turning
 from edge_rt.core.types import SampleBlock
 from edge_rt.runtime import compose_falls, process, sources
 from edge_rt.runtime.crash_guard import CrashGuard
@@ -70,5 +70,6 @@ if __name__ == "__main__":
         CrashGuard.healthy = stall  # type: ignore[method-assign]
         process.HEALTHY_S = 0.1
     # As in life, only sooner.
+    crash_loop.DELAYS_S = (0.0,)
     turning.PATIENCE_S = {loop: 2.0 for loop in turning.PATIENCE_S}
     sys.exit(main(sys.argv[1:]))

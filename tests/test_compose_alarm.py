@@ -1,0 +1,138 @@
+"""The alarm without models: what a crash loop must not take from a wearer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_rt.adapters.eventlog import EventLog
+from edge_rt.core.config import AlarmConfig, Config, FallConfig
+from edge_rt.core.fall import AlarmMachine, Event, FallRules
+from edge_rt.core.hop import Hop
+from edge_rt.runtime.compose import Place
+from edge_rt.runtime.compose_alarm import Alarm, make_alarm
+from edge_rt.runtime.fall_memory import FallMemory
+from edge_rt.runtime.places import EVENTS_NAME
+from edge_rt.runtime.recorder import Recorder
+from edge_rt.runtime.stamps import Stamps
+
+PATIENCE_S = 60.0
+BOOT = "01234567-89ab-cdef-0123-456789abcdef"
+
+
+class Room:
+    """Siren and lock that keep what they were told."""
+
+    name = "kept"
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def sound(self, stage: str) -> None:
+        self.told.append(stage)
+
+    def silence(self) -> None:
+        self.told.append("silent")
+
+    def notice(self) -> None: ...
+
+    def pulse(self) -> None: ...
+
+
+class House:
+    """A state folder and the room around it."""
+
+    def __init__(self, folder: Path, alarm: AlarmConfig) -> None:
+        self.folder, self.room = folder, Room()
+        self.recorder = Recorder(
+            lambda draft, check: EventLog(folder / EVENTS_NAME, draft, check=check),
+            Stamps("edge-rt/home/one", BOOT),
+        )
+        config = Config(falls=FallConfig(enabled=False, bundle="gone", alarm=alarm))
+        self.place = Place(config, folder, BOOT, self.recorder, self.room, self.room)
+        self.alarm: Alarm | None = None
+
+    def begin(self) -> Alarm:
+        self.alarm = make_alarm(self.place, None)
+        self.alarm.service.start()
+        return self.alarm
+
+    def close(self) -> None:
+        if self.alarm is not None:
+            self.alarm.service.close()
+            self.alarm.memory.close()
+        self.recorder.close(5.0)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    made: list[House] = []
+
+    def make(**alarm: Any) -> House:
+        made.append(House(tmp_path, AlarmConfig(**alarm)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def until(condition: Callable[[], Any], what: str) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+def fallen(folder: Path, in_window_s: float) -> None:
+    """What a daemon leaves that was killed so long after a fall."""
+    rules = FallRules(threshold=0.0, suspicion=-2.0, window_s=1.0, clear_s=1.5)
+    machine = AlarmMachine(rules, lambda: "an id")
+    machine.step(Hop(1.0, 3.0, 3.0, 4.0, 0.2, (0.0, 0.0, 1.0)))
+    machine.tick(1.0 + in_window_s)
+    assert machine.state == "prealarm"
+    memory = FallMemory(folder, BOOT, time.monotonic)
+    memory.save(machine.save())
+    memory.close()
+
+
+def test_a_window_that_was_open_runs_out_without_samples(
+    tmp_path: Path, house: Callable[..., House]
+) -> None:
+    fallen(tmp_path, 4.0)
+    home = house(cancel_window_s=5.0)
+    service = home.begin().service
+    assert home.room.told[0] == "prealarm"
+    until(lambda: service.alarm_state() == ("alarm", "an id"), "the alarm")
+    until(lambda: home.room.told[-1] == "alarm", "the siren")
+    service.command(Event.RESOLVE, "test")
+    until(lambda: home.room.told[-1] == "silent", "silence")
+
+
+def test_what_it_decides_is_remembered(tmp_path: Path, house: Callable[..., House]) -> None:
+    first = house()
+    service = first.begin().service
+    service.command(Event.HELP, "test")
+    incident = service.alarm_state()[1]
+    until(lambda: first.room.told == ["alarm"], "the siren")
+    first.close()
+    again = house()
+    assert again.begin().service.alarm_state() == ("alarm", incident)
+    assert again.room.told == ["alarm"]
+
+
+def test_no_sensor_is_missed_and_no_bundle_looked_for(house: Callable[..., House]) -> None:
+    home = house()
+    service = home.begin().service
+    until(service.watches, "a turn")
+    status = service.status()
+    assert (status["state"], status["sensor"], status["problem"]) == ("monitoring", "off", "")
+    assert service.totals().signal["gaps"] == 0 and service.restart()["state"] == "monitoring"
+
+
+def test_a_wrong_pair_of_windows_does_not_end_this_start_too(house: Callable[..., House]) -> None:
+    assert house(cancel_window_s=5.0, escalated_window_s=60.0).begin().service.status()
