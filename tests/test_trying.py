@@ -141,6 +141,24 @@ def test_a_process_with_threads_gets_no_server(engine: str) -> None:
     peer.close()
 
 
+@pytest.mark.parametrize(
+    ("lacks", "reason"),
+    [
+        ("no fork", "Resource temporarily unavailable"),
+        ("no descriptor", "Too many open files"),
+    ],
+)
+def test_a_machine_that_forks_no_more_gets_no_server_but_a_start(
+    engine: str, lacks: str, reason: str
+) -> None:
+    peer = Peer(engine)
+    told = peer.ask(lacks)
+    (line,) = told["said"]
+    assert reason in line and "each trial starts an interpreter of its own" in line
+    assert (told["zygote"], told["left"]) == (False, 0)
+    peer.close()
+
+
 def test_damaged_models_are_survived(peer: Peer, factory_bundle: Callable[[str], Path]) -> None:
     """50 on each engine; the release size has thousands."""
     told = peer.ask("mutants", factory_bundle("fall-waist"), count=50, seed=1)

@@ -52,26 +52,16 @@ class Zygote:
     work  what each child does. It runs in a process of its own, a copy of this one as it is now,
           with no descriptor open but stdin (empty), stdout and stderr (both kept for `Ended`).
 
-    Raises DaemonError when this process already has more than one thread.
+    Raises DaemonError when this process already has more than one thread, or when the machine has
+    no memory, process or descriptor left for it.
     """
 
     def __init__(self, work: Work) -> None:
-        threads = len(os.listdir("/proc/self/task"))
-        if threads != 1:
-            raise DaemonError(
-                f"a process with {threads} threads cannot fork safely; start the fork server first"
-            )
         self._busy = threading.Lock()
-        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # What exists now is not looked at by the collector any more: looking writes to each
-        # object, and what is written to is shared no longer.
-        gc.collect()
-        gc.freeze()
-        daemon = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _serve(theirs, work, daemon)
-        theirs.close()
+        try:
+            self._ours, self.pid = _start(work)
+        except OSError as error:
+            raise DaemonError(f"no fork server can be started ({error.strerror})") from None
 
     def __call__(self, task: bytes, timeout_s: float) -> Ended:
         """Have a child do `task`, killed after `timeout_s`; one at a time, others wait.
@@ -127,6 +117,30 @@ def _memory(name: str) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _start(work: Work) -> tuple[socket.socket, int]:
+    """Fork the server; our end of the link to it, and its process id."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise DaemonError(
+            f"a process with {threads} threads cannot fork safely; start the fork server first"
+        )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        # What exists now is not looked at by the collector any more: looking writes to each
+        # object, and what is written to is shared no longer.
+        gc.collect()
+        gc.freeze()
+        daemon = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            raise
+        if pid == 0:
+            _serve(theirs, work, daemon)
+    return ours, pid
 
 
 # ---- in the server ----

@@ -3,7 +3,8 @@
     python trial_peer.py ENGINE       then orders in, outcomes out, JSON lines
 
 An order: {"ask": "self_test" | "challenge" | "mutants" | "memory" | "watch" | "watched" | "kill" |
-"threads", "folder", "deed", "at", "timeout_s", "memory_mb", "context", "count", "seed"}.
+"threads" | "no fork" | "no descriptor", "folder", "deed", "at", "timeout_s", "memory_mb",
+"context", "count", "seed"}.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as `edge-rt run` does: a pool of threads forbids forks
 
 import json
+import logging
+import resource
 import shutil
 import signal
 import sys
@@ -43,6 +46,7 @@ from edge_rt.runtime.trying import Trier, Zygote, start_zygote
 from rogues.models import rogue
 
 BURST = 8  # samples: a hop
+NOBODY = 65534
 
 
 class Wrapped(msgspec.Struct):
@@ -154,6 +158,25 @@ class Watch:
 WATCHES: list[Watch] = []
 
 
+def without(limit: int, value: int, engine: str) -> dict[str, Any]:
+    """Another fork server where the machine gives no more of something."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    if os.getuid() == 0:  # whom the number of processes does not bind
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    before, (soft, hard) = descriptors(), resource.getrlimit(limit)
+    resource.setrlimit(limit, (value, hard))
+    made = start_zygote(engine) is not None
+    resource.setrlimit(limit, (soft, hard))
+    return {"zygote": made, "said": said, "left": len(descriptors()) - len(before)}
+
+
+def descriptors() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/fd")]
+
+
 def answer(zygote: Zygote, engine: str, order: dict[str, Any]) -> dict[str, Any]:
     if order["ask"] == "kill":
         os.kill(zygote.pid, signal.SIGKILL)
@@ -170,6 +193,10 @@ def answer(zygote: Zygote, engine: str, order: dict[str, Any]) -> dict[str, Any]
     if order["ask"] == "threads":
         threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
         return {"zygote": start_zygote(engine) is not None}
+    if order["ask"] == "no fork":
+        return without(resource.RLIMIT_NPROC, 0, engine)
+    if order["ask"] == "no descriptor":
+        return without(resource.RLIMIT_NOFILE, max(descriptors()) + 1, engine)  # one is free
 
     def run(task: bytes, timeout_s: float) -> Ended:
         wrapped = Wrapped(task, order.get("deed", ""), order.get("at", ""))
