@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_a_trial_counts_from_its_begin_and_compares_with_the_model_before(bench:
     for _ in range(4):
         bench.raise_alarm(OLD)
     bench.usage.switch(NEW)
-    watch = TrialWatch(bench.usage, LENIENT, None)
+    watch = TrialWatch(bench.usage, LENIENT, None, "boot")
     bench.pass_h(1.0)
     bench.raise_alarm(NEW)
     bench.usage.look()
@@ -119,23 +120,44 @@ def test_a_trial_counts_from_its_begin_and_compares_with_the_model_before(bench:
 
 @pytest.mark.parametrize(("clean", "passed"), [(True, True), (False, False)])
 def test_ends_that_nobody_asked_for_end_a_trial(bench: Bench, clean: bool, passed: bool) -> None:
+    verdict = tried(bench, ["boot"] * 3, clean=clean).verdict()
+    assert verdict is not None and verdict.passed is passed
+    if not passed:
+        assert "the daemon ended 2 times" in verdict.reasons[0] and verdict.final
+
+
+def tried(bench: Bench, boots: Sequence[str], *, clean: bool = False, hours: float = 0.8):
+    """The last watch of a trial over a start in each of these boots."""
     seen = None
-    for _ in range(3):
+    for boot_id in boots:
         bench.start().switch(NEW)
-        watch = TrialWatch(bench.usage, LENIENT, seen)
-        bench.pass_h(0.8)
+        watch = TrialWatch(bench.usage, LENIENT, seen, boot_id)
+        bench.pass_h(hours)
         if clean:
             watch.close()
         seen = watch.seen()
-    verdict = watch.verdict()
-    assert verdict is not None and verdict.passed is passed
-    if not passed:
-        assert "the daemon ended 2 times" in verdict.reasons[0]
+    return watch
+
+
+def test_power_cuts_end_a_trial_only_when_there_are_many(bench: Bench) -> None:
+    verdict = tried(bench, "abc").verdict()
+    assert verdict is not None and verdict.passed and verdict.figures["cuts"] == 2
+    assert tried(bench, "abcdef", hours=0.2).verdict() is None
+    verdict = tried(bench, "abcdefg", hours=0.2).verdict()
+    assert verdict is not None and not verdict.passed and not verdict.final
+    assert verdict.reasons == ("the machine was cut off or reset 6 times, 5 are allowed",)
+
+
+def test_a_trial_saved_before_boots_were_counts_as_crashed(bench: Bench) -> None:
+    seen = tried(bench, "a").seen()
+    del seen["boot_id"], seen["tally"]["cuts"]
+    tally = TrialWatch(bench.usage, LENIENT, seen, "b").seen()["tally"]
+    assert (tally["crashes"], tally["cuts"]) == (1, 0)
 
 
 def test_too_many_alarms_end_a_trial(bench: Bench) -> None:
     bench.usage.switch(NEW)
-    watch = TrialWatch(bench.usage, TrialPolicy(span_h=24.0), None)
+    watch = TrialWatch(bench.usage, TrialPolicy(span_h=24.0), None, "boot")
     bench.pass_h(1.0)
     for _ in range(6):
         bench.raise_alarm(NEW)

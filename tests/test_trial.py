@@ -40,6 +40,15 @@ def test_what_is_wrong_ends_it(tally: TrialTally, reason: str) -> None:
     assert any(reason in said for said in verdict.reasons)
 
 
+def test_power_cuts_are_allowed_by_the_day() -> None:
+    for hours, cuts, many in ((0.1, 6, True), (2.0, 5, False), (71.0, 12, False), (71.0, 15, True)):
+        verdict = judge_trial(TrialTally(hours=hours, cuts=cuts), TrialPolicy(span_h=72.0))
+        assert (verdict is not None) is many, (hours, cuts)
+        assert verdict is None or not (verdict.passed or verdict.final)
+    verdict = judge_trial(TrialTally(hours=0.1, cuts=6, crashes=2), POLICY)
+    assert verdict is not None and verdict.final, "what else is wrong is its fault"
+
+
 def test_silence_is_not_held_against_its_beginning() -> None:
     assert judge_trial(TrialTally(hours=8.0, before_hours=168.0, before_alarms=140), POLICY) is None
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from edge_rt.core.update import (
+    MAX_CUTS,
     MAX_LOADS,
     MAX_NOTICES,
     MAX_REFUSED,
@@ -20,9 +21,9 @@ from edge_rt.core.update import (
     Event,
     objection,
     objection_to_rollback,
-    start,
     step,
 )
+from edge_rt.core.update import start as start_in
 from edge_rt.core.update_record import Candidate, Record, State, spare
 
 FIRST = Candidate("fall-waist", "1.1.0", "1" * 64)
@@ -39,6 +40,11 @@ def moved(record: Record, *events: Event, candidate: Candidate | None = None) ->
     for event in events:
         record = step(record, event, reason="a reason", figures={"n": 1})
     return record
+
+
+def start(record: Record, boot_id: str = "boot") -> Record:
+    """Started and written down, as runtime.update_start does."""
+    return msgspec.structs.replace(start_in(record, boot_id), boot_id=boot_id)
 
 
 def told(record: Record) -> list[str]:
@@ -154,6 +160,75 @@ def test_two_starts_on_trial_that_did_not_hold_lead_back() -> None:
     assert record.notices[-1].what == "rolled_back"
     assert "2 starts in a row" in record.notices[-1].data["reason"]
     assert FIRST in record.refused
+
+
+def on_trial(*events: Event, boot_id: str = "boot") -> Record:
+    return msgspec.structs.replace(
+        moved(Record(), *TO_TRIAL, *events, candidate=FIRST), boot_id=boot_id
+    )
+
+
+def test_a_plug_that_is_pulled_twice_condemns_nothing() -> None:
+    record = on_trial()
+    for boot in ("second", "third", "fourth"):
+        record = start(record, boot)
+        assert (record.state, record.live) == (State.TRIAL, "a"), boot
+    assert (record.loads, record.cuts) == (1, 3)
+    assert moved(record, Event.SETTLED).cuts == 0
+
+
+def test_crashes_between_power_cuts_still_count() -> None:
+    record = start(on_trial(), "second")  # the swap's boot ended by a cut
+    record = start(start(record, "third"), "third")  # ... and this one's first process crashed
+    assert (record.state, record.loads, record.cuts) == (State.TRIAL, 2, 2)
+    record = start(record, "third")
+    assert record.state is State.IDLE and FIRST in record.refused
+
+
+def test_a_model_that_brings_the_board_down_is_left_and_the_second_time_for_good() -> None:
+    record = on_trial()
+    for n in range(MAX_CUTS - 1):
+        record = start(record, f"boot {n}")
+        assert record.state is State.TRIAL, n
+    assert MAX_CUTS > 2 * MAX_TRIAL_LOADS
+    record = start(record, "last")
+    assert (record.state, record.live, record.cuts) == (State.IDLE, "factory", 0)
+    notice = record.notices[-1]
+    assert (notice.what, notice.data["final"]) == ("rolled_back", False)
+    assert "cut off or reset soon after 6 starts in a row" in notice.data["reason"]
+    assert objection(record, FIRST, 0, "1.0.0") == ""
+    record = moved(record, *TO_TRIAL, Event.ACTIVE, Event.FAILED, candidate=FIRST)
+    assert record.notices[-1].what == "rolled_back" and "final" not in record.notices[-1].data
+    assert objection(record, FIRST, 0, "1.0.0") == "it was refused before"
+
+
+@pytest.mark.parametrize("events", [TO_SHADOW[:1], TO_SHADOW[:2], TO_SHADOW, TO_TRIAL[:-1]])
+def test_power_cuts_before_a_trial_put_a_candidate_off(events: tuple[Event, ...]) -> None:
+    record = moved(Record(), *events, candidate=FIRST)
+    for n in range(MAX_CUTS):
+        record = start(record, f"boot {n}")
+        assert record.candidate == FIRST, n
+    record = start(record, "last")
+    assert record.candidate is None and record.notices[-1].data["final"] is False
+    assert objection(record, FIRST, 0, "1.0.0") == ""
+
+
+def test_power_cuts_take_a_confirmed_model_later_than_crashes() -> None:
+    record = moved(Record(), *CONFIRMED, candidate=FIRST)
+    record = moved(record, *CONFIRMED, candidate=SECOND)
+    for n in range(MAX_CUTS):
+        record = start(record, f"boot {n}")
+        assert record.live == "b"
+    record = start(record, "last")
+    assert (record.live, record.cuts) == ("a", 0) and SECOND not in record.refused
+
+
+def test_starts_whose_boot_is_not_known_count_as_before() -> None:
+    """A journal from before boots were written down."""
+    old = msgspec.to_builtins(on_trial(boot_id=""))
+    del old["boot_id"], old["cuts"]
+    record = start(msgspec.convert(old, Record), "boot")
+    assert (record.loads, record.cuts) == (2, 0)
 
 
 def test_starts_that_hold_count_no_longer() -> None:

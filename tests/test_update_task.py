@@ -52,9 +52,10 @@ class House:
         (state / "updates" / "staging").mkdir(parents=True, exist_ok=True)
         self.drive = self.start()
 
-    def start(self, *refuse: str, watched: bool = True) -> Drive:
-        """A new process, as far as the files can tell."""
-        self.drive = Drive(self.state, Device(refuse), self.log, watched=watched)
+    def start(self, *refuse: str, watched: bool = True, boot_id: str = "") -> Drive:
+        """A new process, as far as the files can tell; with a boot_id on a machine of that boot."""
+        device = Device(refuse)
+        self.drive = Drive(self.state, device, self.log, watched=watched, boot_id=boot_id)
         return self.drive
 
     def take(self, version: str, *refuse: str) -> None:
@@ -195,6 +196,32 @@ def test_two_failed_starts_on_trial_lead_back(house: House) -> None:
     house.drive.turn()
     assert house.log.told[-1] == "rolled_back 2.0.0"
     assert "2 starts in a row" in house.log.data[-1]["reason"]
+
+
+def test_power_cuts_soon_after_starts_leave_a_trial_alone(house: House) -> None:
+    """The factory model's start is not counted: the swap is the first thing that is written."""
+    house.take("2.0.0", "trial-lasts")
+    for boot in ("second", "third", "fourth"):
+        assert house.start("trial-lasts", boot_id=boot).running == "2.0.0"
+    assert house.start("trial-lasts", boot_id="fourth").running == "2.0.0"
+    assert house.start("trial-lasts", boot_id="fourth").running == "1.0.0", "two crashes"
+    house.drive.turn()
+    assert "2 starts in a row" in house.log.data[-1]["reason"]
+
+
+def test_a_trial_that_the_machine_did_not_bear_is_tried_once_more(house: House) -> None:
+    house.take("1.1.0")
+    house.take("2.0.0", "trial-cut")
+    assert house.runs == "1.1.0" and house.log.told[-1] == "rolled_back 2.0.0"
+    assert house.log.data[-1]["final"] is False
+    house.take("2.0.0")
+    assert house.runs == "1.1.0", "not at once"
+    house.drive.clock.now_s += 3601.0
+    house.take("2.0.0", "trial-cut")
+    assert house.log.told.count("rolled_back 2.0.0") == 2 and "final" not in house.log.data[-1]
+    house.drive.clock.now_s += 3601.0
+    house.take("2.0.0")
+    assert house.runs == "1.1.0"
 
 
 @pytest.mark.parametrize("stage", ["shadow", "trial"])

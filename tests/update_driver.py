@@ -92,6 +92,7 @@ class Verdict(NamedTuple):
     passed: bool
     reasons: tuple[str, ...]
     figures: Mapping[str, Any]
+    final: bool = True
 
 
 class Watching:
@@ -105,8 +106,10 @@ class Watching:
     def verdict(self) -> Verdict | None:
         if f"{self._stage}-lasts" in self._refuse:
             return None
-        passed = self._stage not in self._refuse
-        return Verdict(passed, () if passed else ("the test said so",), {"windows": 1})
+        cut = f"{self._stage}-cut" in self._refuse
+        passed = self._stage not in self._refuse and not cut
+        reasons = () if passed else ("the test said so",)
+        return Verdict(passed, reasons, {"windows": 1}, not cut)
 
     def seen(self) -> dict[str, Any]:
         return {"windows": 1}
@@ -178,11 +181,19 @@ class Clock:
 class Drive:
     """A started device; `turn` as the thread `updates` would, fetching included."""
 
-    def __init__(self, state: Path, device: Device, announce: Any, *, watched: bool = True) -> None:
+    def __init__(
+        self,
+        state: Path,
+        device: Device,
+        announce: Any,
+        *,
+        watched: bool = True,
+        boot_id: str = "",
+    ) -> None:
         self.state = state
         self.device = device
         self.clock = Clock()
-        self.journal = Journal(state, "fall")
+        self.journal = Journal(state, "fall", boot_id)
         self.running = begin(self.journal, device.open, watched=watched)
         rules = Rules(settle_s=60.0, retry_s=3600.0)
         self.task = TaskUpdate(

@@ -1,8 +1,8 @@
-"""The judgement on a model on trial: it runs, the previous one waits, and three things are watched.
+"""The judgement on a model on trial: it runs, the previous one waits, and four things are watched.
 
-Crashes, alarms and latency. Each bound is exact (core.rates): what a trial sees is a handful of
-events, where approximations fail. Judged against the device's own history with the model before,
-for what is many alarms in one house is few in another.
+Crashes, power cuts, alarms and latency. Rates are judged exactly (core.rates): what a trial sees is
+a handful of events, where approximations fail. Judged against the device's own history with the
+model before, for what is many alarms in one house is few in another.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class TrialPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     span_h        hours of watching until it is confirmed
     most_crashes  ends of the daemon that nobody asked for; one more ends the trial
+    most_cuts     ends of the machine under it (power cuts, resets), a day of watching
     ratio         alarms may come at so many times the rate of before, and at one part in so many
     most_per_day  alarms a day where there is no history of a day yet
     budget_ms     p99 from the last sample of a window to the decision
@@ -31,9 +32,12 @@ class TrialPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """
 
     span_h: float = 24.0
-    # The daemon may end once for a reason of its own (power, a camera driver); twice within a
-    # day, right after a swap, is the new model until shown otherwise.
+    # The daemon may end once for a reason of its own (a camera driver); twice within a day, right
+    # after a swap, is the new model until shown otherwise.
     most_crashes: int = 1
+    # A device is unplugged to be moved, at night, by a switch on the wall: a few times a day. One
+    # more is a board that this model's draw brings down, or a plug that no trial can be held on.
+    most_cuts: int = 5
     # Alarms come in clusters (one evening of moving furniture), so that a doubling is nothing.
     ratio: float = 3.0
     most_per_day: float = 3.0
@@ -60,7 +64,8 @@ class TrialTally(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     hours, alarms                of watching on trial, and pre-alarms in them that nobody called for
     before_hours, before_alarms  the same of the model before
-    crashes                      ends of the daemon that nobody asked for
+    crashes                      ends of the daemon that nobody asked for, the machine going on
+    cuts                         ends of the machine that nobody asked for
     p99_ms, before_p99_ms        window to decision; None: not known
     """
 
@@ -69,6 +74,7 @@ class TrialTally(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     before_hours: float = 0.0
     before_alarms: int = 0
     crashes: int = 0
+    cuts: int = 0
     p99_ms: float | None = None
     before_p99_ms: float | None = None
 
@@ -98,6 +104,9 @@ def judge_trial(tally: TrialTally, policy: TrialPolicy) -> Verdict | None:
     figures = {**tally.save(), "span_h": policy.span_h}
     if faults:
         return Verdict(False, tuple(faults), figures)
+    if cuts := _cuts(tally, policy):
+        # Whose fault that is nobody can tell from here.
+        return Verdict(False, (cuts,), figures, final=False)
     if over:
         said = f"{tally.hours:.1f} h, {tally.crashes} crashes, {tally.alarms} alarms"
         return Verdict(True, (said,), figures)
@@ -108,6 +117,13 @@ def _crashes(tally: TrialTally, policy: TrialPolicy) -> list[str]:
     if tally.crashes > policy.most_crashes:
         return [f"the daemon ended {tally.crashes} times, {policy.most_crashes} is allowed"]
     return []
+
+
+def _cuts(tally: TrialTally, policy: TrialPolicy) -> str:
+    allowed = policy.most_cuts * max(1.0, tally.hours / 24.0)
+    if tally.cuts <= allowed:
+        return ""
+    return f"the machine was cut off or reset {tally.cuts} times, {allowed:.0f} are allowed"
 
 
 def _alarms(tally: TrialTally, policy: TrialPolicy, alpha: float, over: bool) -> list[str]:

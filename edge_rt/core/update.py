@@ -26,7 +26,8 @@ class Event(StrEnum):
     STAGED = "staged"  # fetched, hashes checked, unpacked
     PASSED = "passed"  # the present stage is done
     REFUSED = "refused"  # the present stage says no; not tried again
-    FAILED = "failed"  # not the candidate's fault: disk, time, our own process; tried again later
+    # Not shown to be the candidate's fault (disk, time, our own process, power); tried again later.
+    FAILED = "failed"
     WITHDRAWN = "withdrawn"  # the release is aborted or withdrawn
     ROLLBACK = "rollback"  # a person asks for the previous model
     BROKEN = "broken"  # the live slot cannot be opened, or its starts keep failing
@@ -65,10 +66,7 @@ TABLE: dict[State, dict[Event, State]] = {
     _S.INSTALLING: {**_row(_S.INSTALLING, passed=_S.TRIAL), **_CANDIDATE},
     _S.TRIAL: {
         **_row(_S.TRIAL, active=_S.TRIAL, passed=_S.IDLE),
-        _E.REFUSED: _S.IDLE,
-        _E.WITHDRAWN: _S.IDLE,
-        _E.ROLLBACK: _S.IDLE,
-        _E.BROKEN: _S.IDLE,
+        **_CANDIDATE,
     },
 }
 
@@ -76,6 +74,9 @@ TABLE: dict[State, dict[Event, State]] = {
 # before and gets one more, as many as core.crash_loop waits before it takes things away. A
 # candidate that is not live yet is given up after three.
 MAX_TRIAL_LOADS, MAX_LOADS, MAX_TRIES = 2, 3, 3
+# Starts in a row that ended with the machine: a plug that is pulled, mains that flicker. Those come
+# in twos and threes; six in a row, none of which held, is a board that this model brings down.
+MAX_CUTS = 6
 MAX_REFUSED = 16  # versions refused; the catalog moves on long before
 MAX_NOTICES = 32  # an update tells at most seven things; the oldest go if the log is full for days
 
@@ -103,6 +104,7 @@ def step(
         step=record.step + 1,
         state=target,
         tries=record.tries if target is state else 0,
+        cuts=record.cuts if target is state else 0,
     )
     said: list[tuple[str, Candidate]] = []
     match event:
@@ -121,14 +123,18 @@ def step(
             loads = record.loads + (record.live != "factory")
             new = msgspec.structs.replace(new, loads=loads, tries=record.tries + 1)
         case Event.SETTLED:
-            new = msgspec.structs.replace(new, loads=0, tries=0)
+            new = msgspec.structs.replace(new, loads=0, tries=0, cuts=0)
         case _:
             new, said = _ended(record, new, event)
     return _with_notices(new, said, event, state, reason, figures or {})
 
 
-def start(record: Record) -> Record:
-    """What a start of the daemon makes of it: resumed or repeated, or given up after too many."""
+def start(record: Record, boot_id: str) -> Record:
+    """What a start of the daemon makes of it: resumed or repeated, or given up after too many.
+
+    boot_id  of the present boot, the kernel's
+    """
+    record = _without_cut(record, boot_id)
     while True:
         event, reason = _at_start(record)
         record = step(record, event, reason=reason)
@@ -136,8 +142,27 @@ def start(record: Record) -> Record:
             return record
 
 
+def _without_cut(record: Record, boot_id: str) -> Record:
+    """A start that did not hold, and after which the machine started anew, was no crash of ours.
+
+    A kill, the watchdog or a native crash ends the process, and the next one is of the same boot.
+    """
+    unheld = record.loads or record.tries
+    if not unheld or record.boot_id in ("", boot_id):
+        return record
+    return msgspec.structs.replace(
+        record,
+        loads=max(0, record.loads - 1),
+        tries=max(0, record.tries - 1),
+        cuts=record.cuts + 1,
+    )
+
+
 def _at_start(record: Record) -> tuple[Event, str]:
     state = record.state
+    if record.cuts >= MAX_CUTS and (state in _GIVEN_UP or record.live != "factory"):
+        event = Event.BROKEN if state in (State.IDLE, State.FETCHING) else Event.FAILED
+        return event, f"cut off or reset soon after {record.cuts} starts in a row while {state}"
     if state in _GIVEN_UP and record.tries >= MAX_TRIES:
         return Event.REFUSED, f"{record.tries} starts in a row did not hold while {state}"
     limit = MAX_TRIAL_LOADS if state is State.TRIAL else MAX_LOADS
@@ -241,12 +266,15 @@ def _ended(record: Record, new: Record, event: Event) -> _Told:
         left = record.contents.get(record.live)
         contents = {place: c for place, c in record.contents.items() if place != record.live}
         new = msgspec.structs.replace(
-            new, live=record.previous, previous="factory", contents=contents, loads=0
+            new, live=record.previous, previous="factory", contents=contents, loads=0, cuts=0
         )
         if left is not None:
             said.append(("rolled_back", left))
-            # What broke while confirmed (a bad sector) may come again and prove itself anew.
-            if event in (Event.ROLLBACK, Event.REFUSED) or (
+            # What broke while confirmed (a bad sector) may come again and prove itself anew, and
+            # so may, once, what may have been nobody's fault.
+            if event is Event.FAILED and record.failed != left:
+                new = msgspec.structs.replace(new, failed=left)
+            elif event in (Event.ROLLBACK, Event.REFUSED, Event.FAILED) or (
                 state is State.TRIAL and event is Event.BROKEN
             ):
                 new = _refuse(new, left)
@@ -281,7 +309,8 @@ def _with_notices(
         data |= {"stage": state.value, "step": record.step}
         if reason:
             data["reason"] = reason[:300]
-        if event in (Event.FAILED, Event.WITHDRAWN) and what == "rejected":
+        put_off = event is Event.FAILED and who not in record.refused
+        if put_off or (event is Event.WITHDRAWN and what == "rejected"):
             data["final"] = False  # not the candidate's fault
         if figures:
             data["figures"] = dict(figures)

@@ -60,6 +60,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     active    the candidate on trial has judged live samples
     loads     starts with the live slot that have not held yet
     tries     starts in the present state that have not held yet
+    cuts      starts in a row that did not hold because the machine itself ended
+    boot_id   the kernel's, of the boot in which this was written; empty: not known
     refused   newest last
     failed    the last candidate that failed for no fault of its own
     """
@@ -73,6 +75,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     active: bool = False
     loads: Count = 0
     tries: Count = 0
+    cuts: Count = 0
+    boot_id: str = ""
     refused: tuple[Candidate, ...] = ()
     failed: Candidate | None = None
     notices: tuple[Notice, ...] = ()

@@ -62,7 +62,8 @@ def _models(place: Place, folders: Folders) -> tuple[tuple[FaceModel, Journal], 
         return ()
     made = []
     for part, task in TASKS.items():
-        model, journal = FaceModel(part, folders, place.config), Journal(place.folder, task)
+        model = FaceModel(part, folders, place.config)
+        journal = Journal(place.folder, task, place.boot_id)
         begin(journal, model.open, watched=updates)
         made.append((model, journal))
     return tuple(made)

@@ -40,7 +40,7 @@ def make_falls(place: Place, settings: Settings | None) -> Falls:
     """Raises ConfigError, InputError, PublisherError: what a person has to mend first."""
     config = place.config.falls
     models = FallModels(place, settings)
-    journal = Journal(place.folder, "fall")
+    journal = Journal(place.folder, "fall", place.boot_id)
     bundle = begin(journal, models.open, watched=place.config.updates.enabled)
     manifest = bundle.manifest
     assert isinstance(manifest, FallManifest)  # models.open gives no other

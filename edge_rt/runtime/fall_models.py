@@ -213,7 +213,8 @@ class FallModels:
         """Watch the live model."""
         from edge_rt.runtime.fall_watches import TrialWatch, trial_policy
 
-        return TrialWatch(self._usage, trial_policy(self._place.config), seen)
+        policy = trial_policy(self._place.config)
+        return TrialWatch(self._usage, policy, seen, self._place.boot_id)
 
     def fits(self, folder: Path) -> None:
         """Whether it opens here, with this configuration; raises what `open` raises."""

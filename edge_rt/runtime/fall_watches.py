@@ -86,10 +86,13 @@ class ShadowWatch:
 class TrialWatch:
     """A trial under way (runtime.update_ports.Watch)."""
 
-    def __init__(self, usage: FallUsage, policy: TrialPolicy, seen: dict[str, Any] | None) -> None:
+    def __init__(
+        self, usage: FallUsage, policy: TrialPolicy, seen: dict[str, Any] | None, boot_id: str
+    ) -> None:
         """seen: what `seen()` gave in an earlier run. Without a `close` between, that run ended
-        in a way that nobody asked for."""
+        in a way that nobody asked for: with the machine, if boot `boot_id` is another one."""
         self._usage = usage
+        self._boot_id = boot_id
         self._policy = policy
         self._clean = False
         before = usage.before
@@ -98,7 +101,9 @@ class TrialWatch:
         )
         if seen is not None:
             tally = TrialTally.restore(seen["tally"])
-            tally.crashes += not seen["clean"]
+            if not seen["clean"]:
+                same = seen.get("boot_id", boot_id) == boot_id
+                tally.crashes, tally.cuts = tally.crashes + same, tally.cuts + (not same)
         self._base = tally
         self._start = usage.live
 
@@ -109,7 +114,7 @@ class TrialWatch:
         return {**self._tally().save(), "of_hours": self._policy.span_h}
 
     def seen(self) -> dict[str, Any]:
-        return {"tally": self._tally().save(), "clean": self._clean}
+        return {"tally": self._tally().save(), "clean": self._clean, "boot_id": self._boot_id}
 
     def close(self) -> None:
         self._clean = True

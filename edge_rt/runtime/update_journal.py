@@ -15,6 +15,7 @@ from edge_rt.core.errors import StorageError
 from edge_rt.core.manifest import MANIFEST_NAME, parse_manifest
 from edge_rt.core.update_record import Candidate, Notice, Place, Record, Slot, State
 from edge_rt.runtime.places import MODELS_NAME
+from edge_rt.runtime.stamps import read_boot_id
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,10 @@ class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Journal:
     """One task's. `record` is where the update stands; `saved` is False while the disk lacks it."""
 
-    def __init__(self, state: Path, task: str) -> None:
+    def __init__(self, state: Path, task: str, boot_id: str = "") -> None:
+        """boot_id: of this boot, in each record that is written; empty: the kernel's is read."""
         self.task = task
+        self.boot_id = boot_id or read_boot_id()
         self.folder = state / MODELS_NAME / task
         self.slots = Slots(self.folder)
         self.record = Record()
@@ -77,6 +80,7 @@ class Journal:
 
     def write(self, record: Record) -> None:
         """Move on, once that is on disk. Raises StorageError; the record is then the old one."""
+        record = msgspec.structs.replace(record, boot_id=self.boot_id)
         try:
             if not self.folder.is_dir():  # a device that never had an update has no such folder
                 self.slots.prepare()

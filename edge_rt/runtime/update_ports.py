@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Verdict(Protocol):
-    """How a span of watching ended. figures: JSON-able."""
+    """How a span of watching ended. figures: JSON-able; final: a no is for good."""
 
     @property
     def passed(self) -> bool: ...
@@ -18,6 +18,9 @@ class Verdict(Protocol):
 
     @property
     def figures(self) -> Mapping[str, Any]: ...
+
+    @property
+    def final(self) -> bool: ...
 
 
 class Watch(Protocol):

@@ -22,8 +22,9 @@ def begin(journal: Journal, open_live: Callable[[Path | None], T], *, watched: b
     open_live  opens a slot's folder, or the factory bundle (None)
     watched    a model on trial would be watched; without that it does not run
 
-    The start is counted on disk before a model of a slot is opened. What is wrong with a slot never
-    keeps the device from watching: raises only what opening the factory bundle raises.
+    The start is counted on disk, with its boot, before a model of a slot is opened. What is wrong
+    with a slot never keeps the device from watching: raises only what opening the factory bundle
+    raises.
     """
     record = journal.load()
     if record.state is State.IDLE and record.live == "factory":
@@ -31,7 +32,7 @@ def begin(journal: Journal, open_live: Callable[[Path | None], T], *, watched: b
     if record.state is not State.IDLE and not watched:
         event = Event.BROKEN if record.state is State.TRIAL else Event.WITHDRAWN
         record = step(record, event, reason="updates are off: nothing judges the model")
-    record = start(record)
+    record = start(record, journal.boot_id)
     try:
         journal.write(record)
     except StorageError as error:

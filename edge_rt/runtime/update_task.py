@@ -284,8 +284,11 @@ class TaskUpdate:
         figures = dict(verdict.figures)
         if verdict.passed:
             self._forward(Event.PASSED, figures=figures)
-        else:
-            self._move(Event.REFUSED, reason="; ".join(verdict.reasons), figures=figures)
+            return
+        event = Event.REFUSED
+        if not verdict.final:
+            event, self._retry_s = Event.FAILED, now_s + self._rules.retry_s
+        self._move(event, reason="; ".join(verdict.reasons), figures=figures)
 
     def _begin_watch(self, record: Record, seen: dict[str, Any] | None) -> Watch:
         try:
