@@ -14,7 +14,7 @@ from edge_rt.adapters.camera_picamera2 import Picamera2Capture
 from edge_rt.adapters.imaging import from_yuv420
 from edge_rt.core.config import Picamera2Camera, parse_config
 from edge_rt.core.errors import CameraError
-from edge_rt.runtime.sources import make_camera
+from edge_rt.runtime.cameras import make_camera
 
 STRIDE = 64  # the image processor pads rows
 

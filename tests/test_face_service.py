@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from edge_rt.core.errors import ConfigError, DaemonError, InputError, StorageErr
 from edge_rt.core.unlock import Counters, UnlockMachine, UnlockRules
 from edge_rt.runtime.actuators import LogLock
 from edge_rt.runtime.face_service import FaceService
+from edge_rt.runtime.link import Child
 
 PATIENCE_S = 60.0
 
@@ -66,11 +66,15 @@ class Watched:
 
 
 @pytest.fixture
-def watch() -> Iterator[Callable[..., Watched]]:
+def rogues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets children import what is in tests/rogues."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+@pytest.fixture
+def watch(rogues: None) -> Iterator[Callable[..., Watched]]:
     """Starts a service around a rogue; ends all of them afterwards."""
     begun: list[Watched] = []
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 
     def start(how: str, **limits: Any) -> Watched:
         watched = Watched(how, **limits)
@@ -84,10 +88,14 @@ def watch() -> Iterator[Callable[..., Watched]]:
         watched.service.close()
         if pid:
             assert not Path(f"/proc/{pid}").exists(), "the worker outlived its service"
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
+
+
+def test_what_a_worker_frees_goes_back_to_the_system(rogues: None) -> None:
+    child = Child("rogues.heap")
+    with child.connection:
+        mapped_bytes = int(child.connection.recv(64))
+    assert child.wait(PATIENCE_S) == 0
+    assert mapped_bytes >= 8 << 20
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from edge_rt.core.orientation import parse_axes
 from edge_rt.core.types import Accelerometer
 from edge_rt.falls.detector import FallDetector
 from edge_rt.falls.pipeline import FallPipeline
+from edge_rt.runtime.accelerometers import make_accelerometer, stamps_of
 from edge_rt.runtime.compose import Place, announcer
 from edge_rt.runtime.compose_alarm import nobody_wears, resume
 from edge_rt.runtime.fall_memory import FallMemory
@@ -19,7 +20,6 @@ from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.instruments import InstrumentSource, make_instrument
 from edge_rt.runtime.mounted import MountedAccelerometer
 from edge_rt.runtime.sensor_desk import SensorDesk
-from edge_rt.runtime.sources import make_accelerometer, stamps_of
 from edge_rt.runtime.update_journal import Journal
 from edge_rt.runtime.update_start import begin
 

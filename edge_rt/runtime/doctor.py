@@ -187,7 +187,7 @@ def check_camera(config: Config, status: dict[str, Any] | None) -> Iterator[Chec
 
 
 def _deliver_picture(config: Config) -> Check:
-    from edge_rt.runtime.sources import make_camera
+    from edge_rt.runtime.cameras import make_camera
 
     camera = make_camera(config.faces.camera)
     camera.open()

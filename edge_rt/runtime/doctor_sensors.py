@@ -14,10 +14,10 @@ from edge_rt.bundle import locate
 from edge_rt.core.config import Adxl345Source, Config, IioSource, Mpu6050Source
 from edge_rt.core.errors import HardwareError
 from edge_rt.core.manifest import FallManifest
+from edge_rt.runtime.accelerometers import make_accelerometer
 from edge_rt.runtime.check import Check, State, failed
 from edge_rt.runtime.instruments import InstrumentSource, bus_path, is_model, make_instrument
 from edge_rt.runtime.sensor_desk import load_calibration
-from edge_rt.runtime.sources import make_accelerometer
 
 WAIT_S = 2.0
 NAME = "accelerometer"

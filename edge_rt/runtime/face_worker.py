@@ -34,6 +34,7 @@ from edge_rt.core.match import Gallery, Match
 from edge_rt.core.types import Float32Array, Frame, ImageArray
 from edge_rt.core.wake import HEIGHT, WIDTH, Wake
 from edge_rt.faces.pipeline import FacePipeline, Observation
+from edge_rt.runtime.cameras import make_camera
 from edge_rt.runtime.eye import Eye
 from edge_rt.runtime.face_beside import Beside, Judged, Live, failed, moving_to
 from edge_rt.runtime.face_messages import (
@@ -51,7 +52,6 @@ from edge_rt.runtime.face_messages import (
 )
 from edge_rt.runtime.face_templates import forget_elsewhere, open_templates
 from edge_rt.runtime.link import Link, parent_connection
-from edge_rt.runtime.sources import make_camera
 
 NICE = 5  # a slow core is given to falls first, and pictures are passed over
 OOM_SCORE = "500"  # of 1000

@@ -61,6 +61,12 @@ class Link(Generic[Incoming]):
         self._socket.close()
 
 
+# glibc takes blocks from the heap once it has seen one of their size freed, up to 32 MB: loading a
+# model leaves holes as large as the model. With a threshold that is set, such blocks go back to the
+# system (mallopt(3), M_MMAP_THRESHOLD). Frames of 640 x 480 lie below it and are not mapped each.
+HEAP = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+
+
 class Child:
     """A Python module running in a process of its own, tied to us by a socket pair.
 
@@ -75,6 +81,7 @@ class Child:
                 [sys.executable, "-m", module, *arguments, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **HEAP},
                 # Not ours: a chatty child could fill a stderr that nobody reads, and so stop us.
                 stderr=subprocess.PIPE,
             )

@@ -17,9 +17,9 @@ from edge_rt.core.manifest import (
     distance_within,
 )
 from edge_rt.core.unlock import LIVENESS_NOT_CHECKED, check_actuator
+from edge_rt.runtime.accelerometers import make_accelerometer
 from edge_rt.runtime.compose_commands import operations_key
 from edge_rt.runtime.fall_models import rules_from
-from edge_rt.runtime.sources import make_accelerometer
 
 
 def preflight(config: Config) -> None:

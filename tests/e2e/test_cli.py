@@ -54,6 +54,18 @@ def test_help_imports_no_command() -> None:
     )
 
 
+def test_the_face_worker_imports_nothing_of_the_daemon() -> None:
+    """It is the largest process of a small board."""
+    code = "import sys, edge_rt.runtime.face_worker\nprint(*(m for m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = done.stdout.split()
+    assert "edge_rt.runtime.cameras" in loaded
+    others = ("edge_rt.falls", "edge_rt.runtime.accelerometers", "sqlite3", "ssl", "paho")
+    assert [name for name in loaded if name.startswith(others)] == []
+
+
 @pytest.mark.parametrize(
     "words", [("--help",), ("doctor", "--help"), ("bench", "--nothing", "--json"), ("--version",)]
 )

@@ -11,7 +11,7 @@ from typing import Any
 from edge_rt.cli import main
 from edge_rt.core import crash_loop, turning
 from edge_rt.core.types import SampleBlock
-from edge_rt.runtime import compose_falls, process, sources
+from edge_rt.runtime import accelerometers, compose_falls, process
 from edge_rt.runtime.crash_guard import CrashGuard
 
 GOOD_READS = 5
@@ -60,7 +60,7 @@ def stall(guard: CrashGuard) -> None:
 
 
 def make(source: Any, placement: str) -> Any:
-    return Rogue(sources.make_accelerometer(source, placement), os.environ["ROGUE"])
+    return Rogue(accelerometers.make_accelerometer(source, placement), os.environ["ROGUE"])
 
 
 if __name__ == "__main__":

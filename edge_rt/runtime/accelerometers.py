@@ -1,4 +1,4 @@
-"""From a section of the config to the sensor or camera it names."""
+"""From a section of the config to the accelerometer it names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from pathlib import Path
 from edge_rt.adapters.accel_replay import ReplayAccelerometer
 from edge_rt.core.config import (
     AccelerometerSource,
-    DemoCamera,
     FallConfig,
-    OpenCVCamera,
-    Picamera2Camera,
     ReplayedAccelerometer,
-    ReplayedCamera,
     SimulatedAccelerometer,
 )
 from edge_rt.core.timebase import Stamps
-from edge_rt.core.types import Accelerometer, Camera, SampleBlock
-from edge_rt.runtime.grabber import GrabbingCamera
+from edge_rt.core.types import Accelerometer, SampleBlock
 from edge_rt.runtime.instruments import make_instrument
 from edge_rt.runtime.scenes import simulated_scene
 
@@ -69,30 +64,3 @@ def _replayed(source: ReplayedAccelerometer) -> tuple[Accelerometer, Stamps]:
         repeat=source.repeat,
     )
     return played, "even" if trial.t_s is None else "arrival"
-
-
-AnyCamera = OpenCVCamera | Picamera2Camera | ReplayedCamera | DemoCamera
-
-
-def make_camera(source: AnyCamera) -> Camera:
-    """The camera that the config names. OpenCV is imported here at the earliest.
-
-    Raises InputError for an unusable video; a camera that is absent shows when it is opened.
-    """
-    if isinstance(source, OpenCVCamera):
-        from edge_rt.adapters.camera_opencv import OpenCVCapture, device_path
-
-        return GrabbingCamera(device_path(source.device), lambda: OpenCVCapture(source))
-    if isinstance(source, Picamera2Camera):
-        from edge_rt.adapters.camera_picamera2 import Picamera2Capture
-        from edge_rt.adapters.imaging import from_yuv420
-
-        name = f"Pi camera {source.index}"
-        return GrabbingCamera(name, lambda: Picamera2Capture(source, from_yuv420))
-    if isinstance(source, ReplayedCamera):
-        from edge_rt.adapters.camera_replay import ReplayCamera
-
-        return ReplayCamera(Path(source.file), speed=source.speed, repeat=source.repeat)
-    from edge_rt.faces.clip import demo_clip
-
-    return demo_clip(source.seed, source.speed)
