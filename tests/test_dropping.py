@@ -17,7 +17,7 @@ def told(sequence: int, ranges: list[list[int]], count: int) -> Row:
 
 def test_the_oldest_go_until_enough_is_free() -> None:
     rows = [row(1), row(2), row(5), row(6)]
-    assert choose(rows, 25, absorb=False) == Doomed([1, 2, 5], [(1, 2), (5, 5)], 3)
+    assert choose(rows, 25, absorb=False) == Doomed([1, 2, 5], [(1, 2), (5, 5)], 3, 30)
 
 
 def test_one_telling_event_has_room_for_so_many_ranges() -> None:
@@ -28,11 +28,11 @@ def test_one_telling_event_has_room_for_so_many_ranges() -> None:
 
 def test_what_a_telling_event_told_is_told_again_when_it_goes() -> None:
     rows = [told(8, [[1, 3], [5, 7]], 6), row(9)]
-    assert choose(rows, 100, absorb=True) == Doomed([8, 9], [(1, 3), (5, 9)], 8)
-    assert choose(rows, 100, absorb=False) == Doomed([8, 9], [(8, 9)], 2)
+    assert choose(rows, 100, absorb=True) == Doomed([8, 9], [(1, 3), (5, 9)], 8, 20)
+    assert choose(rows, 100, absorb=False) == Doomed([8, 9], [(8, 9)], 2, 20)
 
 
 def test_a_telling_event_that_does_not_fit_stays() -> None:
     many = [[n, n] for n in range(1, 2 * MAX_RANGES, 2)]
     rows = [told(500, many, MAX_RANGES), row(501), told(502, "nonsense", 3)]  # type: ignore[arg-type]
-    assert choose(rows, 100, absorb=True) == Doomed([501, 502], [(501, 502)], 2)
+    assert choose(rows, 100, absorb=True) == Doomed([501, 502], [(501, 502)], 2, 20)

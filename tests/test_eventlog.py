@@ -314,6 +314,60 @@ def test_without_an_uplink_nothing_pins(path: Path) -> None:
     log.close()
 
 
+def wal_pages(path: Path) -> int:
+    return Path(f"{path}-wal").stat().st_size // (4096 + 24)  # sqlite.org/fileformat2.html, 4.1
+
+
+def overfull(path: Path, every: int, size: int) -> EventLog:
+    """3 MB in a log for 2 MB, each `every`th event of it telemetry; nobody copies its WAL."""
+    log = EventLog(path, draft, max_bytes=2_000_000)
+    while log.used_bytes() < 3_000_000:
+        made = ["not_worn" if n % every == 0 else "storage_low" for n in range(64)]
+        log.append([draft("device", what, {"fill": "x" * size}) for what in made])
+    log._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    log._db.execute("PRAGMA wal_autocheckpoint = 0")
+    log.wal_pages = 0
+    return log
+
+
+@pytest.mark.parametrize("size", [100, 500, 3000, 6000])
+@pytest.mark.parametrize("every", [1, 4, 32])
+def test_what_deleting_writes_is_counted(path: Path, every: int, size: int) -> None:
+    """From 1 to 4 times what the file really grows by."""
+    log = overfull(path, every, size)
+    assert log.trim()
+    assert wal_pages(path) <= log.wal_pages <= 4 * wal_pages(path)
+    log.close()
+
+
+@pytest.mark.parametrize("size", [100, 500, 3000, 6000])
+@pytest.mark.parametrize("batch", [1, 64])
+def test_what_appending_and_receipts_write_is_counted(path: Path, batch: int, size: int) -> None:
+    log = overfull(path, 4, size)
+    for _ in range(10):
+        log.append([draft("device", "not_worn", {"fill": "x" * size}) for _ in range(batch)])
+    assert wal_pages(path) <= log.wal_pages <= 4 * wal_pages(path)
+    before = wal_pages(path), log.wal_pages
+    end = log.last_sequence
+    log.receipt(Lane.EVENT, end, range(end - 200, end, 2))
+    log.mark("siren", Lane.EVENT, end)
+    assert 0 < wal_pages(path) - before[0] <= log.wal_pages - before[1]
+    log.close()
+
+
+def test_trimming_stops_where_the_wal_is_long_and_goes_on_later(path: Path) -> None:
+    log = overfull(path, 4, 100)
+    log.trim(wal_pages=300)
+    assert log.trimming
+    assert 300 <= log.wal_pages < 600
+    assert not log.trim(wal_pages=300)
+    log.wal_pages = 0
+    log.trim()
+    assert not log.trimming
+    assert log.used_bytes() <= 2_000_000
+    log.close()
+
+
 # ---- damage ----
 
 

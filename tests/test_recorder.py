@@ -18,6 +18,7 @@ from edge_rt.adapters.eventreader import EventReader
 from edge_rt.core.errors import StorageError
 from edge_rt.core.wire import Event
 from edge_rt.runtime import recorder as module
+from edge_rt.runtime.checkpointer import PAGES
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.stamps import Stamps, read_boot_id
 from edge_rt.runtime.teller import ALARM_PATIENCE_S, Notice
@@ -373,6 +374,30 @@ def test_an_alarm_log_beyond_its_bound_says_so_once(
     found = whats(tmp_path / "events.db")
     assert found.count("alarm") == 205
     assert found.count("storage_low") == 1
+
+
+def test_a_full_log_is_trimmed_without_a_long_wal(
+    tmp_path: Path, made: Callable[..., Recorder]
+) -> None:
+    """At most 2,000 pages, 8 MB: PAGES, one portion of deleting (about 500), and as much again for
+    what is written meanwhile. In one go it would be more than SQLite's own 4,096."""
+    path = tmp_path / "events.db"
+    log = EventLog(path, STAMPS.draft)
+    while log.used_bytes() < 10_000_000:
+        mixed = ["not_worn" if n % 4 == 0 else "storage_low" for n in range(64)]
+        log.append([STAMPS.draft("device", what, {"fill": "x" * 100}) for what in mixed])
+    log.close()
+    recorder, longest = made(opener(path, max_bytes=8_000_000)), 0
+    while recorder.status().log_bytes == 0 or recorder.status().log_bytes > 8_000_000:
+        recorder.announce("device", "started", {}).result(PATIENT)
+        longest = max(longest, path.with_name("events.db-wal").stat().st_size // (4096 + 24))
+        time.sleep(0.02)
+    assert 0 < longest < 2 * PAGES
+    assert recorder.flush(PATIENT)
+    reader = EventReader(path)
+    new = {place.event.what for place in reader.read(log.last_sequence, 10_000)}
+    reader.close()
+    assert new == {"dropped", "started"}, "not storage_low: room is being made"
 
 
 def test_the_boot_has_an_id() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_rt.core import receipts
+from edge_rt.core import log_pages, receipts
 from edge_rt.core.dropping import Doomed, Row, choose
 from edge_rt.core.errors import InputError, StorageError
 from edge_rt.core.log_schema import (
@@ -34,11 +34,8 @@ MAX_BATCH = 64
 # SQLite would copy the WAL into the database within the very commit that fills it, under an alarm
 # too. eventreader.checkpoint() does that; so many pages (16 MB) bound a WAL that nobody copies.
 WAL_MAX_PAGES = 4096
-# What a transaction writes besides the bodies: two indices, the table's edge, the sequence.
-_PAGES_EACH = 6
-_PAGE_BYTES = 4096
-# Rows looked at for one `dropped` event.
-_MAX_DROP = 4096
+# Rows looked at, and bytes that go, for one `dropped` event: an alarm waits behind it.
+_MAX_DROP, _MAX_DROP_BYTES = 4096, 1024 * 1024
 # How far a restored log skips: past what came after the backup and, at random, past what an earlier
 # restore of it went on with. Places have twelve digits: room for two thousand restores.
 _SKIP_LEAST, _SKIP_SPAN = 10**6, 10**9
@@ -81,7 +78,8 @@ class EventLog:
         self._draft = draft
         self._random = random
         self._last = 0
-        self.wal_pages = 0  # about what the WAL has grown by since this was last set to 0
+        self.wal_pages = 0  # what the WAL has grown by since this was last set to 0: log_pages
+        self.trimming = False  # trim() has more to drop
         with _storage_errors(path):
             try:
                 self._open(check=check)
@@ -116,7 +114,7 @@ class EventLog:
                     self._insert(old, event.id)
                 stored.append(old)
         self._last = last
-        self.wal_pages += sum(len(item.body) for item in stored) // _PAGE_BYTES
+        self.wal_pages += log_pages.cost(len(events), sum(len(item.body) for item in stored))
         return stored
 
     def mark(self, reader: str, lane: Lane, sequence: int) -> None:
@@ -175,21 +173,23 @@ class EventLog:
             ).fetchall()
             return [Stored(sequence, Lane(name), body) for sequence, name, body in reversed(rows)]
 
-    def trim(self) -> list[Stored]:
+    def trim(self, wal_pages: int | None = None) -> list[Stored]:
         """Make room once the log has outgrown max_bytes; returns the device.dropped events.
 
         First telemetry, then what is receipted, then other events; an unreceipted alarm never.
+
+        wal_pages  go no further once self.wal_pages is that many; `trimming` tells of a rest
         """
         told: list[Stored] = []
         with _storage_errors(self.path):
-            if self.used_bytes() <= self.max_bytes:
-                return told
-            # Going a tenth below the bound means trimming seldom.
-            while (excess := self.used_bytes() - self.max_bytes * 9 // 10) > 0:
-                doomed = self._doomed(excess)
-                if doomed is None:
-                    break
-                told.append(self._drop(doomed))
+            self.trimming = self.trimming or self.used_bytes() > self.max_bytes
+            while self.trimming and (wal_pages is None or self.wal_pages < wal_pages):
+                # Going a tenth below the bound means trimming seldom.
+                excess = self.used_bytes() - self.max_bytes * 9 // 10
+                doomed = self._doomed(min(excess, _MAX_DROP_BYTES)) if excess > 0 else None
+                self.trimming = doomed is not None
+                if doomed is not None:
+                    told.append(self._drop(doomed))
         return told
 
     # ---- state ----
@@ -201,10 +201,9 @@ class EventLog:
     def used_bytes(self) -> int:
         """Bytes of the database that hold something (free pages are used again)."""
         with _storage_errors(self.path):
-            pages = int(self._db.execute("PRAGMA page_count").fetchone()[0])
-            free = int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
-            size = int(self._db.execute("PRAGMA page_size").fetchone()[0])
-            return (pages - free) * size
+            names = ("page_count", "freelist_count", "page_size")
+            pages, free, size = (self._db.execute(f"PRAGMA {n}").fetchone()[0] for n in names)
+            return int((pages - free) * size)
 
     def unreceipted(self, lane: Lane) -> int:
         """How many events of the lane await a receipt."""
@@ -335,11 +334,12 @@ class EventLog:
         event = self._draft("device", "dropped", data)
         place = self._last + 1
         stored = Stored(place, event.lane, encode(event.sealed(place, self.logid)))
+        gone = [(n,) for n in doomed.sequences]
         with self._transaction():
-            gone = [(n,) for n in doomed.sequences]
             self._db.executemany("DELETE FROM events WHERE sequence = ?", gone)
             self._insert(stored, event.id)
         self._last = place
+        self.wal_pages += log_pages.cost(len(gone), doomed.size, len(doomed.ranges))
         return stored
 
     @contextlib.contextmanager
@@ -353,7 +353,7 @@ class EventLog:
             try:
                 yield
                 self._db.execute("COMMIT")
-                self.wal_pages += _PAGES_EACH
+                self.wal_pages += log_pages.EACH
             except BaseException:  # whatever stopped us, no half transaction may stay open
                 with contextlib.suppress(sqlite3.Error):
                     if self._db.in_transaction:

@@ -25,11 +25,13 @@ class Row(NamedTuple):
 
 
 class Doomed(NamedTuple):
-    """sequences: what goes now; ranges, number: what has gone with it, also earlier."""
+    """sequences, size: what goes now, and the bytes that frees; ranges, number: what has gone with
+    it, also earlier."""
 
     sequences: list[int]
     ranges: list[Range]
     number: int
+    size: int
 
 
 def choose(rows: Iterable[Row], excess: int, *, absorb: bool) -> Doomed:
@@ -39,9 +41,9 @@ def choose(rows: Iterable[Row], excess: int, *, absorb: bool) -> Doomed:
             one that tells of it, or stays where that cannot hold them
     """
     sequences: list[int] = []
-    held, count = Held(), 0
+    held, count, size = Held(), 0, 0
     for row in rows:
-        if excess <= 0:
+        if size >= excess:
             break
         earlier, number = _told_by(row.body) if absorb else ([], 0)
         if earlier:
@@ -55,8 +57,8 @@ def choose(rows: Iterable[Row], excess: int, *, absorb: bool) -> Doomed:
             break
         sequences.append(row.sequence)
         count += 1 + number
-        excess -= row.size
-    return Doomed(sequences, held.ranges, count)
+        size += row.size
+    return Doomed(sequences, held.ranges, count, size)
 
 
 def _told_by(body: bytes) -> tuple[list[Range], int]:

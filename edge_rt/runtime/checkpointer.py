@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_rt.adapters.eventlog import EventLog
@@ -19,12 +20,20 @@ PAGES = 1000
 # while the WAL is below this.
 QUIET_S = 1.0
 MAX_PAGES = 3000
+# What is committed during one pass is left for the next, which is shorter: SQLite begins the WAL
+# anew only when a commit finds all of it copied.
+PASSES = 3
 
 
 class Checkpointer:
-    """A thread of its own, so that the writer never waits for the copying."""
+    """A thread of its own, so that the writer never waits for the copying.
 
-    def __init__(self) -> None:
+    done  called on that thread after each copy, or try of one
+    """
+
+    def __init__(self, done: Callable[[], None] = lambda: None) -> None:
+        self.busy = False  # a copy has been asked for and has not ended
+        self._done = done
         self._path: Path | None = None
         self._alarm_s = float("-inf")
         self._stopping = False
@@ -42,7 +51,7 @@ class Checkpointer:
             return
         events.wal_pages = 0
         with self._change:
-            self._path = events.path
+            self._path, self.busy = events.path, True
             self._change.notify()
 
     def close(self, timeout_s: float) -> bool:
@@ -61,6 +70,10 @@ class Checkpointer:
                 if path is None or self._stopping:  # closing the log copies what is left
                     return
             try:
-                checkpoint(path)
+                for _ in range(PASSES):
+                    checkpoint(path)
             except StorageError as error:  # the writer meets the same disk, and says so
                 log.debug("the log was not checkpointed: %s", error)
+            with self._change:
+                self.busy = self._path is not None
+            self._done()

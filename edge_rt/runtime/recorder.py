@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from edge_rt.adapters.eventlog import MAX_BATCH, Draft, EventLog
 from edge_rt.core.errors import StorageError
 from edge_rt.core.wire import Event, Lane, lane_of
-from edge_rt.runtime.checkpointer import Checkpointer
+from edge_rt.runtime.checkpointer import PAGES, Checkpointer
 from edge_rt.runtime.stamps import Stamps
 from edge_rt.runtime.teller import Listener, Teller
 
@@ -76,7 +76,8 @@ class Recorder:
         # The writer's own:
         self._log: EventLog | None = None
         self._told_low = False
-        self._checkpointer = Checkpointer()
+        self._trim_on = False  # the log has more to drop, and the WAL has room for it again
+        self._checkpointer = Checkpointer(self._copied)
         self._thread = threading.Thread(target=self._run, name="recorder-write", daemon=True)
         self._thread.start()
 
@@ -185,7 +186,9 @@ class Recorder:
         while True:
             self._turned_s = self._stamps.monotonic_s()
             with self._lock:
-                if not self._work.wait_for(self._has_work, TURN_S):
+                self._work.wait_for(self._has_work, TURN_S)
+                trimming = self._log is not None and self._log.trimming
+                if not (self._has_work() or trimming):
                     continue
                 if self._stopping:
                     break
@@ -244,7 +247,11 @@ class Recorder:
 
     def _tell_own(self, events: EventLog) -> None:
         """What the log and the recorder have to tell of themselves."""
-        self._teller.committed(stored.event for stored in events.trim())
+        with self._lock:
+            self._trim_on = False
+        # Deleting can outrun the copying by far; the WAL begins anew only once all is copied.
+        if not self._checkpointer.busy:
+            self._teller.committed(stored.event for stored in events.trim(PAGES))
         with self._lock:
             dropped = self._dropped_untold
         drafts = []
@@ -252,7 +259,7 @@ class Recorder:
             data: dict[str, Any] = {"reason": "memory_full", "count": dropped}
             drafts.append(self._stamps.draft("device", "dropped", data))
         used_bytes = events.used_bytes()
-        low = used_bytes > events.max_bytes
+        low = used_bytes > events.max_bytes and not events.trimming
         if low and not self._told_low:
             data = {"reason": "alarms_without_receipt", "log_bytes": used_bytes}
             drafts.append(self._stamps.draft("device", "storage_low", data))
@@ -276,6 +283,12 @@ class Recorder:
         for _, future in calls:
             _failed(future, reason)
 
+    def _copied(self) -> None:
+        """The WAL is in the database. On the checkpointer's thread."""
+        with self._lock:
+            self._trim_on = self._log is not None and self._log.trimming
+            self._work.notify()
+
     # ---- conditions; called with the lock held ----
 
     def _has_room(self, lane: Lane) -> bool:
@@ -284,7 +297,7 @@ class Recorder:
         return len(self._pending) - self._alarms < MAX_PENDING_OTHERS
 
     def _has_work(self) -> bool:
-        waiting = self._pending or self._calls or self._dropped_untold
+        waiting = self._pending or self._calls or self._dropped_untold or self._trim_on
         return bool(waiting or self._stopping or self._log is None)
 
     def _is_idle(self) -> bool:
