@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,26 @@ import msgspec
 import pytest
 
 from edge_rt.core.errors import DaemonError, EdgeRtError, InputError
+from edge_rt.core.turning import PATIENCE_S
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.control import (
+    BIND_BACKOFF_S,
     MAX_CONNECTIONS,
     MAX_STREAMS,
+    TURN_S,
     Command,
     ControlServer,
     Peer,
     is_allowed,
 )
 from edge_rt.runtime.protocol import socket_path
+
+
+def until(condition: Callable[[], Any]) -> None:
+    end_s = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
 
 
 class Number(msgspec.Struct, forbid_unknown_fields=True):
@@ -188,6 +199,43 @@ def test_a_socket_left_by_a_killed_daemon_is_replaced(tmp_path: Path) -> None:
     with Client(tmp_path) as client:
         assert client.call("double", n=1) == {"n": 2}
     server.close()
+
+
+def test_a_socket_that_cannot_be_made_is_made_when_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "run"
+    place.write_text("a file where a folder should be")
+    server = ControlServer(place, TABLE)
+    server.start()
+    assert "run/control.sock: " in server.problem() and "choose another" in server.problem()
+
+    def a_turn() -> bool:
+        nonlocal stuck_s
+        before_s, stuck_s = stuck_s, server.stuck_s()
+        return stuck_s < before_s
+
+    stuck_s = 0.0
+    until(a_turn)
+    until(a_turn)
+    place.unlink()
+    until(lambda: not server.problem())
+    with Client(place) as client:
+        assert client.call("double", n=4) == {"n": 8}
+    server.close()
+    assert not socket_path(place).exists()
+    # However often it was tried.
+    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1
+    assert 2 * max(BIND_BACKOFF_S) < PATIENCE_S["control"]
+
+
+def test_a_server_without_a_socket_ends_at_once(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    server = ControlServer(tmp_path / "run", TABLE)
+    server.start()
+    begun_s = time.monotonic()
+    server.close()
+    assert time.monotonic() - begun_s < TURN_S
 
 
 def test_who_is_allowed(run_dir: Path) -> None:

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 
+from edge_rt.adapters.statedir import StateDir
 from edge_rt.adapters.templates import KEY_NAME, STORE_NAME
 from edge_rt.adapters.tflite import choose_engine
 from edge_rt.bundle import open_bundle
 from edge_rt.cli import main
-from edge_rt.core.config import Config, parse_config
+from edge_rt.core.config import Config, RuntimeConfig, parse_config
 from edge_rt.core.errors import ConfigError
 from edge_rt.core.manifest import EmbedManifest
 from edge_rt.runtime import doctor, doctor_faces
@@ -102,9 +103,19 @@ def test_a_disk_that_takes_no_more_is_named(tmp_path: Path) -> None:
 
 def test_a_daemons_problem_keeps_its_own_remedy() -> None:
     problems = ["faces: /t.bin: mode 0644 lets others in; chmod 600 /t.bin", "falls: it smokes"]
-    told, untold = doctor.check_daemon({"problems": problems, "uptime_s": 3.0})
+    told, untold = doctor.check_daemon(Config(), {"problems": problems, "uptime_s": 3.0})
     assert told.remedy == "chmod 600 /t.bin" and told.found.endswith("lets others in")
     assert untold.found == "falls: it smokes" and "edge-rt status" in untold.remedy
+
+
+def test_a_daemon_that_nobody_can_talk_to_is_not_called_absent(tmp_path: Path) -> None:
+    config = Config(runtime=RuntimeConfig(state_dir=str(tmp_path), run_dir="/run/x"))
+    with StateDir(tmp_path):
+        (held,) = doctor.check_daemon(config, None)
+    assert held.state == "failed"
+    assert held.found == f"process {os.getpid()} runs, but nobody answers in /run/x"
+    (free,) = doctor.check_daemon(config, None)
+    assert (free.state, free.found) == ("ok", "not running")
 
 
 @pytest.mark.parametrize(

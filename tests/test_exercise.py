@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_rt.adapters.statedir import StateDir
 from edge_rt.cli import main
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.errors import HardwareError
@@ -166,3 +167,14 @@ def test_a_kernel_that_leaves_outputs_on_is_told(
     assert len(found) == warnings
     assert all("dtparam=strict_gpiod" in check.remedy for check in found)
     assert not list(check_release(parse_config("", "test"), tmp_path))
+
+
+def test_a_daemon_that_cannot_be_asked_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "pins").mkdir()
+    siren = tmp_path / "pins" / "27"
+    siren.write_text("1")  # it sounds for somebody
+    with StateDir(tmp_path / "state"):
+        (told,) = exercise(config_for(tmp_path), lambda text: True, lambda text: True)
+    assert told.state == "failed"
+    assert told.found == f"process {os.getpid()} runs and cannot be asked"
+    assert siren.read_text() == "1"

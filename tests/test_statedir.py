@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_rt.adapters.statedir import StateDir
+from edge_rt.adapters.statedir import LOCK_NAME, StateDir, held_by
 from edge_rt.core.errors import DaemonError, StorageError
 
 
@@ -34,7 +34,7 @@ def test_a_killed_owner_lets_go_and_its_children_hold_nothing(tmp_path: Path) ->
 import subprocess, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from edge_rt.adapters.statedir import StateDir
+from edge_rt.adapters.statedir import LOCK_NAME, StateDir, held_by
 state = StateDir(Path({str(tmp_path)!r}))
 child = subprocess.Popen(["cat"], stdin=sys.stdin, stdout=subprocess.DEVNULL)
 print(child.pid, flush=True)
@@ -52,6 +52,17 @@ child.wait()
         os.kill(child, 0)  # still there
         StateDir(tmp_path).close()
         os.kill(child, signal.SIGKILL)
+
+
+def test_who_holds_it_can_be_seen_without_taking_it(tmp_path: Path) -> None:
+    assert held_by(tmp_path / "none") is None
+    with StateDir(tmp_path):
+        assert held_by(tmp_path) == os.getpid()
+    assert held_by(tmp_path) is None
+    (tmp_path / LOCK_NAME).write_text("1\n")  # a number that has become another's
+    assert held_by(tmp_path) is None
+    (tmp_path / LOCK_NAME).write_text("")
+    assert held_by(tmp_path) is None
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:

@@ -64,6 +64,25 @@ class StateDir:
         self.close()
 
 
+def held_by(path: Path) -> int | None:
+    """The process that holds the state folder; None if there is none, or we may not see it."""
+    lock = path / LOCK_NAME
+    try:
+        owner = int(lock.read_text())
+        opened = list(Path(f"/proc/{owner}/fd").iterdir())
+    except (OSError, ValueError):
+        return None
+    # It may have ended, and its number be another's by now.
+    return owner if any(_is_same(one, lock) for one in opened) else None
+
+
+def _is_same(descriptor: Path, path: Path) -> bool:
+    try:
+        return os.path.samefile(descriptor, path)
+    except OSError:  # closed meanwhile
+        return False
+
+
 def _open_lock(path: Path) -> int:
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:

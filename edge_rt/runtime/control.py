@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from edge_rt.core.errors import EdgeRtError, InputError, OperatorError, StorageError
+from edge_rt.core.errors import EdgeRtError, InputError, OperatorError
 from edge_rt.runtime.protocol import MAX_LINE_BYTES, Problem, Reply, Request, socket_path
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 16  # a thread each; the dashboard, a shell or two and the buttons
 MAX_STREAMS = 8  # these stay; the other half is always free for commands
 SMALL_LINE_BYTES = 16 * 1024  # every request but photographs is a few hundred bytes
+# A folder that somebody has mended is noticed soon; a try costs a few system calls. Each wait is
+# well within what core.turning allows.
+BIND_BACKOFF_S = (1.0, 2.0, 5.0, 10.0)
 TURN_S = 1.0  # without a peer, accepting shows so often that it is alive
 SEND_TIMEOUT_S = 5.0  # a reader that does not read is dropped: it must not pin a thread
 
@@ -88,9 +91,67 @@ class ControlServer:
         self._idle_since: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
         self._turned_s = time.monotonic()
+        self._problem = ""
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
     def start(self) -> None:
-        """Bind and begin to serve. Raises StorageError when the socket cannot be made."""
+        """Begin to serve. A socket that cannot be made is tried again until it can: falls are
+        watched without it, and `problem` says so."""
+        self._bind()
+        self._thread.start()
+
+    def problem(self) -> str:
+        """Why nobody can be served, or nothing."""
+        return self._problem
+
+    def stuck_s(self) -> float:
+        """How long ago the accepting thread last turned, a try to make the socket included."""
+        return time.monotonic() - self._turned_s
+
+    def close(self) -> None:
+        """Stop accepting, hang up on everyone, remove the socket."""
+        self._closing.set()
+        if self._listener is not None:
+            with contextlib.suppress(OSError):  # already shut down: nothing to wake
+                self._listener.shutdown(socket.SHUT_RDWR)
+        if self._thread.is_alive():
+            self._thread.join(2 * TURN_S)  # it may just have made the socket
+        if self._listener is not None:
+            self._listener.close()
+            self._path.unlink(missing_ok=True)
+        with self._lock:
+            connections = list(self._idle_since)
+        for connection in connections:
+            _hang_up(connection)
+
+    def _run(self) -> None:
+        failures = 0
+        while self._listener is None and not self._closing.is_set():
+            self._turned_s = time.monotonic()
+            if self._closing.wait(BIND_BACKOFF_S[min(failures, len(BIND_BACKOFF_S) - 1)]):
+                return
+            self._bind()
+            failures += 1
+        if self._listener is not None:
+            self._accept(self._listener)
+
+    def _bind(self) -> None:
+        try:
+            self._listener = self._make_listener()
+        except OSError as error:
+            problem = (
+                f"cannot make the control socket {self._path}: {error.strerror or error}; "
+                "choose another runtime.run_dir or mend its permissions"
+            )
+            if problem != self._problem:  # the same fault again and again is one line in the log
+                log.error("%s", problem)
+            self._problem = problem
+            return
+        if self._problem:
+            log.info("control socket: made at last; commands are answered")
+        self._problem = ""
+
+    def _make_listener(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,38 +167,16 @@ class ControlServer:
             listener.listen(MAX_CONNECTIONS)
             listener.settimeout(TURN_S)
             os.replace(new, self._path)
-        except OSError as error:
+        except OSError:
             listener.close()
-            raise StorageError(
-                f"cannot make the control socket {self._path}: {error.strerror}; "
-                "choose another runtime.run_dir or mend its permissions"
-            ) from None
-        self._listener = listener
-        threading.Thread(target=self._accept, name="control", daemon=True).start()
+            raise
+        return listener
 
-    def stuck_s(self) -> float:
-        """How long ago the accepting thread last turned."""
-        return time.monotonic() - self._turned_s
-
-    def close(self) -> None:
-        """Stop accepting, hang up on everyone, remove the socket."""
-        self._closing.set()
-        if self._listener is not None:
-            with contextlib.suppress(OSError):  # already shut down: nothing to wake
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._path.unlink(missing_ok=True)
-        with self._lock:
-            connections = list(self._idle_since)
-        for connection in connections:
-            _hang_up(connection)
-
-    def _accept(self) -> None:
-        assert self._listener is not None
+    def _accept(self, listener: socket.socket) -> None:
         while not self._closing.is_set():
             self._turned_s = time.monotonic()
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except TimeoutError:
                 continue
             except OSError as error:

@@ -94,8 +94,9 @@ class Daemon:
         """Open state, models and sensors, then the control socket.
 
         Raises ConfigError, InputError, PublisherError for what a person must mend first, and
-        StorageError when the state folder cannot be used at all. A sensor that is absent, a camera
-        that is absent and a full disk are not among them: the daemon runs and says so.
+        StorageError when the state folder cannot be used at all. A sensor or a camera that is
+        absent, a full disk and a control socket that cannot be made are not among them: the daemon
+        runs and says so.
         pause: waits so many seconds, or less when asked to stop; needed after starts that failed.
         """
         state = self._stack.enter_context(StateDir(Path(self.config.runtime.state_dir)))
@@ -279,6 +280,8 @@ class Daemon:
                     found.append(f"falls: {problem}")
         if self._updates is not None:
             found += [f"models: {problem}" for problem in self._updates.problems()]
+        if self._control is not None and self._control.problem():
+            found.append(self._control.problem())
         if self._faces is not None:
             faces = self._faces.status()
             if faces["camera"] == "lost":

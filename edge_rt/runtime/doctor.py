@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edge_rt.adapters.probe import probe
+from edge_rt.adapters.statedir import held_by
 from edge_rt.adapters.tflite import ENGINES, choose_engine, installed_engines
 from edge_rt.bundle import factory_bundles, locate
 from edge_rt.core.config import Config
@@ -53,7 +54,7 @@ def examine(config: Config) -> Iterator[Check]:
         ("python", check_python),
         ("engine", lambda: check_engine(config.runtime.engine)),
         ("models", lambda: check_models(config)),
-        ("daemon", lambda: check_daemon(daemon)),
+        ("daemon", lambda: check_daemon(config, daemon)),
         ("accelerometer", lambda: check_buses(config)),
         ("accelerometer", lambda: check_accelerometer(config, daemon)),
         ("calibration", lambda: check_calibration(config)),
@@ -162,8 +163,12 @@ def _running(run_dir: Path) -> dict[str, Any] | None:
         return None
 
 
-def check_daemon(status: dict[str, Any] | None) -> Iterator[Check]:
+def check_daemon(config: Config, status: dict[str, Any] | None) -> Iterator[Check]:
     """A running daemon names its own problems."""
+    if status is None and (pid := held_by(Path(config.runtime.state_dir))) is not None:
+        found = f"process {pid} runs, but nobody answers in {config.runtime.run_dir}"
+        yield failed("daemon", found, "see the service's log: journalctl -u edge-rt")
+        return
     if status is None:
         yield Check("daemon", "ok", "not running")
         return

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from edge_rt.adapters.statedir import held_by
 from edge_rt.core.config import Config
 from edge_rt.core.errors import DaemonError, EdgeRtError
 from edge_rt.runtime.check import Check, failed
@@ -37,6 +38,11 @@ def exercise(config: Config, consents: Ask, saw: Ask) -> Iterator[Check]:
         if client is not None:
             stack.callback(client.close)
             items = _configured(config)
+        elif (pid := held_by(Path(config.runtime.state_dir))) is not None:
+            # Its siren may sound for somebody, and would fall silent with our try.
+            remedy = "see the service's log, or stop the daemon"
+            yield Check("exercise", "failed", f"process {pid} runs and cannot be asked", remedy)
+            return
         else:
             room = stack.enter_context(_room(config))
             items = room.items()

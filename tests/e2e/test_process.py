@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import PATIENCE_S, daemon
+from daemons import PATIENCE_S, Running, daemon
 
 from edge_rt.core.crash_loop import BARE_AT, SPARE_AT
+from edge_rt.core.toml import write_toml
+from edge_rt.runtime.client import Client
 from edge_rt.runtime.crash_guard import CrashGuard
 from edge_rt.runtime.daemon import load_config
+from edge_rt.runtime.protocol import socket_path
 
 CONFIG = {"falls": {"source": {"driver": "simulated", "scene": "walking"}}}
 HOME = str(Path(__file__).parents[1])  # of the rogues
@@ -191,6 +194,37 @@ def test_a_card_that_stalls_when_a_start_is_proved_good_ends_nothing(
         for _ in range(5):
             manager.until("WATCHDOG")
         assert running.status()["falls"]["state"] == "monitoring"
+
+
+def test_falls_are_watched_without_a_control_socket(tmp_path: Path, manager: Manager) -> None:
+    blocked = tmp_path / "run"
+    blocked.write_text("no folder")
+    config = {**CONFIG, "runtime": {"state_dir": str(tmp_path / "state"), "run_dir": str(blocked)}}
+    (tmp_path / "config.toml").write_text(write_toml(config))
+    words = [sys.executable, "-m", "edge_rt", "run", "--config", str(tmp_path / "config.toml")]
+    told = {**os.environ, **manager.environment}
+    with open(tmp_path / "log", "ab") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=told)
+    running = Running(tmp_path, process)
+    try:
+        (ready,) = manager.until("READY")
+        assert "PROBLEM: cannot make the control socket" in ready["STATUS"]
+        running.wait(
+            lambda: manager.until("WATCHDOG")[-1]["STATUS"].startswith("falls watching"), "falls"
+        )
+        # Nobody takes its state from it all the same.
+        second = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert second.returncode != 0
+        assert f"in use by process {process.pid}" in second.stderr
+        blocked.unlink()
+        running.wait(socket_path(blocked).exists, "the socket")
+        with Client(blocked) as client:
+            assert client.call("status")["problems"] == []
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_native_crash_leaves_the_stack_of_every_thread(tmp_path: Path) -> None:
