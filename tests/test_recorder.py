@@ -387,8 +387,8 @@ def test_a_full_log_is_trimmed_without_a_long_wal(
         mixed = ["not_worn" if n % 4 == 0 else "storage_low" for n in range(64)]
         log.append([STAMPS.draft("device", what, {"fill": "x" * 100}) for what in mixed])
     log.close()
-    recorder, longest = made(opener(path, max_bytes=8_000_000)), 0
-    while recorder.status().log_bytes == 0 or recorder.status().log_bytes > 8_000_000:
+    recorder, longest = made(opener(path, max_bytes=9_500_000)), 0
+    while recorder.status().log_bytes == 0 or recorder.status().log_bytes > 9_500_000:
         recorder.announce("device", "started", {}).result(PATIENT)
         longest = max(longest, path.with_name("events.db-wal").stat().st_size // (4096 + 24))
         time.sleep(0.02)
@@ -398,6 +398,20 @@ def test_a_full_log_is_trimmed_without_a_long_wal(
     new = {place.event.what for place in reader.read(log.last_sequence, 10_000)}
     reader.close()
     assert new == {"dropped", "started"}, "not storage_low: room is being made"
+
+
+def test_a_flood_with_alarms_takes_no_log_far_past_its_bound(
+    tmp_path: Path, made: Callable[..., Recorder]
+) -> None:
+    """Alarms keep the copying away from the disk for a second each; the trimming must not wait."""
+    recorder, most = made(opener(tmp_path / "events.db", max_bytes=1_000_000)), 0
+    for n in range(60):
+        tickets = [recorder.announce("device", "not_worn", {"n": n}) for _ in range(100)]
+        alarm(recorder, n, "suspected").result(PATIENT)
+        assert all(ticket.result(PATIENT) for ticket in tickets)
+        most = max(most, recorder.status().log_bytes)
+    assert 900_000 < most < (1 + module.FLOODED) * 1_000_000 + 100_000, "and a batch or two"
+    wait_until(lambda: recorder.status().log_bytes <= 1_000_000)
 
 
 def test_the_boot_has_an_id() -> None:

@@ -32,6 +32,7 @@ MAX_CALLS = 64
 RETRY_FIRST_S = 0.25
 RETRY_LAST_S = 5.0
 TURN_S = 1.0  # an idle writer shows that it is alive
+FLOODED = 0.1  # how far a log may exceed its bound while its WAL is long or being copied
 
 
 class RecorderStatus(NamedTuple):
@@ -249,9 +250,12 @@ class Recorder:
         """What the log and the recorder have to tell of themselves."""
         with self._lock:
             self._trim_on = False
-        # Deleting can outrun the copying by far; the WAL begins anew only once all is copied.
-        if not self._checkpointer.busy:
-            self._teller.committed(stored.event for stored in events.trim(PAGES))
+        # Deleting can outrun the copying by far; the WAL begins anew only once all is copied. But
+        # a log that a flood takes well past its bound is trimmed whatever the WAL is like.
+        flooded = events.used_bytes() > events.max_bytes * (1 + FLOODED)
+        if flooded or not self._checkpointer.busy:
+            told = events.trim(None if flooded else PAGES)
+            self._teller.committed(stored.event for stored in told)
         with self._lock:
             dropped = self._dropped_untold
         drafts = []
