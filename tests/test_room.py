@@ -15,8 +15,9 @@ import pytest
 from edge_rt.adapters.pins_model import ModelChip
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.errors import ConfigError, DaemonError, HardwareError
-from edge_rt.core.pin_config import GpioLock
+from edge_rt.core.pin_config import GpioButton, GpioLock
 from edge_rt.core.pins import SIREN, STUCK_S, OutputLine
+from edge_rt.core.turning import late
 from edge_rt.runtime.acts import LATE_S, Line, PatternAct, PulseAct
 from edge_rt.runtime.buttons import ButtonReader
 from edge_rt.runtime.output import HANG_S, Output, Wish
@@ -287,6 +288,88 @@ def test_a_hanging_siren_keeps_nobody_waiting() -> None:
     assert siren.wait(10_002, PATIENCE_S) == "" and siren.problem() == ""
     wait(lambda: not chip.on)  # the newest wish, not the ten thousand before
     siren.close()
+
+
+def test_how_long_an_output_hangs_is_told_once_it_has_worked() -> None:
+    chip, now_s = Stuck(), [0.0]
+    act = PatternAct(Line(lambda: chip, 27, False, "siren"), SIREN)
+    siren = Output("siren", act, "silent", lambda: now_s[0], step_s=60.0)
+    siren.start()
+    assert siren.wait(0, PATIENCE_S) == ""
+    now_s[0] += 1000.0
+    assert siren.stuck_s() == 0.0  # it rests
+    siren.wish("alarm")
+    wait(lambda: chip.on)
+    now_s[0] += 60.0
+    assert siren.stuck_s() == 0.0  # a program may take so long
+    now_s[0] += 7.0
+    assert siren.stuck_s() == 7.0
+    chip.go.set()
+    assert siren.wait(1, PATIENCE_S) == ""
+    wait(lambda: siren.stuck_s() == 0.0)
+    siren.close()
+
+    # What hangs from the start would hang in the next process, too: no reason to end this one.
+    hopeless = Output("siren", act, "alarm", lambda: now_s[0])
+    chip.go.clear()
+    chip.on = False
+    hopeless.start()
+    wait(lambda: chip.on)
+    now_s[0] += 1000.0
+    assert hopeless.stuck_s() == 0.0 and hopeless.problem() == "siren: hangs for 1000 s"
+    chip.go.set()
+    hopeless.close()
+
+
+class StuckButton:
+    """A button whose line can be read `reads` times, and then hangs in the driver."""
+
+    def __init__(self, reads: int) -> None:
+        self.left = reads
+        self.hangs, self.go = threading.Event(), threading.Event()
+
+    def output(self, line: int, active_low: bool, user: str) -> OutputLine:
+        raise AssertionError("has no outputs")
+
+    def input(self, settings: object, user: str) -> Any:
+        return self
+
+    def level(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            self.hangs.set()
+            self.go.wait(10 * PATIENCE_S)
+        return False
+
+    def edges(self, timeout_s: float) -> list[Any]:
+        return []
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("reads", "stuck_s"), [(10, 50.0), (0, 0.0)])
+def test_how_long_a_button_hangs_is_told_once_it_has_worked(reads: int, stuck_s: float) -> None:
+    chip, now_s = StuckButton(reads), [0.0]
+    config = GpioButton(line=5)
+    button = ButtonReader(
+        *("cancel", config, lambda: chip, {}, Presence(), lambda kind, what, data: None),
+        monotonic=lambda: now_s[0],
+    )
+    button.start()
+    assert chip.hangs.wait(PATIENCE_S)
+    now_s[0] += 50.0
+    assert button.stuck_s() == stuck_s
+    chip.go.set()
+    button.close()
+
+
+def test_each_thread_of_the_room_has_its_patience_but_the_light(
+    house: Callable[..., House],
+) -> None:
+    stuck = house().room.stuck_s()
+    assert set(stuck) == {"siren", "lock", "cancel button", "help button", "outputs"}
+    assert late(stuck) == []
+    assert house("", start=False).room.stuck_s() == {}
 
 
 def _now() -> float:

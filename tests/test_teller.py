@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -93,3 +95,21 @@ def test_who_listens_ahead_hears_of_an_alarm_before_its_commit(teller: Teller) -
     forget()
     teller.expect(alarm())
     assert len(ahead) == 1
+
+
+def test_a_listener_that_hangs_is_noticed(teller: Teller, siren: queue.Queue[Notice]) -> None:
+    go, hangs = threading.Event(), threading.Event()
+
+    def listener(notice: Notice) -> None:
+        hangs.set()
+        go.wait(PATIENT)
+
+    assert teller.stuck_s() == 0.0
+    teller.listen(listener, urgent=True)
+    teller.expect(alarm())
+    assert hangs.wait(PATIENT)
+    begun_s = time.monotonic()
+    while teller.stuck_s() < 0.05:
+        assert time.monotonic() - begun_s < PATIENT
+    go.set()
+    assert teller.wait_idle(PATIENT) and teller.stuck_s() == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -217,3 +218,21 @@ def test_a_task_that_declines_says_why_and_fetches_nothing(site: Site) -> None:
     site.told("rejected 1.1.0")
     assert site.house.log.data[-1]["reason"] == "face models stay as installed"
     assert site.shelf.wanted == [] and site.house.runs == "1.0.0"
+
+
+def test_a_task_that_hangs_is_noticed(tmp_path: Path) -> None:
+    house = House(tmp_path / "state")
+    task, go, hangs = house.drive.task, threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        go.wait(PATIENCE_S)
+
+    task.live.look = hang  # type: ignore[method-assign]
+    made = Site(tmp_path, house)
+    assert hangs.wait(PATIENCE_S)
+    made.wait(lambda: made.service.stuck_s() > 0.1)
+    go.set()
+    made.wait(lambda: made.service.stuck_s() < 0.1)
+    made.service.close()
+    assert made.service.stuck_s() == 0.0

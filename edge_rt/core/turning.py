@@ -18,11 +18,26 @@ PATIENCE_S: Mapping[str, float] = {
     "accelerometer": 30.0,
     # One turn a second; starting a thread may take long while memory is short.
     "control": 30.0,
+    # Whom it tells returns at once; the siren is among them.
+    "teller": 30.0,
+    # Four turns a second; closes a door that the lock's own thread has left open.
+    "outputs": 30.0,
     # These may stand in a write to a card that stalls. A new process would stand there too and
     # would have forgotten what waits to be written, so this must be well beyond any stall.
     "recorder": 120.0,
     "faces": 120.0,
     "uplink": 120.0,
+    # A driver answers in milliseconds, the time that a program may take is not counted, and a press
+    # waits seconds for falls at most. Well beyond a healthy minute (core.crash_loop): a line that
+    # hangs for good may cost restarts, but never the models.
+    "siren": 120.0,
+    "lock": 120.0,
+    "cancel button": 120.0,
+    "help button": 120.0,
+    # The longest pass that may be: a challenge set that hangs for its 120 s in the fork server and
+    # again in an interpreter of its own, then back through three models of 65 s each, before and
+    # after: 11 minutes, and a card that stalls in between. Nobody waits for it.
+    "updates": 1800.0,
 }
 
 

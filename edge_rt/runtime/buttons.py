@@ -53,6 +53,7 @@ class ButtonReader:
         self._hand = Hand.UNKNOWN
         self._problem = ""
         self._presses = 0
+        self._turned_s: float | None = None
         # A try of the button (doctor --exercise): the next press is told and does nothing else.
         self._trial: queue.SimpleQueue[Gesture] | None = None
         self._stopping = threading.Event()
@@ -91,6 +92,12 @@ class ButtonReader:
         """Why nobody can press it, or nothing."""
         return self._problem
 
+    def stuck_s(self) -> float:
+        """How long ago its thread last turned; 0 before it ever has: a line that cannot be read
+        in this process will not be in another."""
+        turned_s = self._turned_s
+        return 0.0 if turned_s is None else self._monotonic() - turned_s
+
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""
         return {
@@ -117,6 +124,7 @@ class ButtonReader:
             except Exception:  # the button must be watched again, whatever went wrong
                 log.exception("button %s: unexpected failure", self.name)
                 self._broken("internal error, see the log")
+            self._turned_s = self._monotonic()
             self._stopping.wait(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             failures += 1
 
@@ -129,6 +137,7 @@ class ButtonReader:
             # Read afterwards: what the edges have not told counts from now.
             self._take(button, button.see(line.level(), self._monotonic()))
             self._take(button, button.tick(self._monotonic()))
+            self._turned_s = self._monotonic()
 
     def _take(self, button: Button, gestures: list[Gesture]) -> None:
         self._hand = button.hand

@@ -185,6 +185,7 @@ class Daemon:
         found: dict[str, float] = {}
         if self._recorder is not None:
             found["recorder"] = self._recorder.stuck_s()
+            found["teller"] = self._recorder.teller_stuck_s()
         if self._falls is not None:
             found["falls"] = self._falls.stuck_s()
             found["accelerometer"] = self._falls.reader_stuck_s()
@@ -194,6 +195,10 @@ class Daemon:
             found["uplink"] = self._mqtt.stuck_s()
         if self._control is not None:
             found["control"] = self._control.stuck_s()
+        if self._updates is not None:
+            found["updates"] = self._updates.stuck_s()
+        if self._room is not None:
+            found |= self._room.stuck_s()
         return found
 
     def watches(self) -> bool:

@@ -60,7 +60,7 @@ class Output:
         self._settled = threading.Condition()
         self._done = -1  # number of the wish that was last stepped through
         self._problem = ""
-        self._patience_s = step_s + HANG_S
+        self._step_s = step_s
         self._stepping_s: float | None = None  # since when a step has been going on
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -94,9 +94,19 @@ class Output:
     def problem(self) -> str:
         """Why it cannot do what it should, or nothing."""
         since_s = self._stepping_s
-        if since_s is not None and self._monotonic() - since_s > self._patience_s:
+        if since_s is not None and self._monotonic() - since_s > self._step_s + HANG_S:
             return f"{self.name}: hangs for {self._monotonic() - since_s:.0f} s"
         return self._problem
+
+    def stuck_s(self) -> float:
+        """How long its thread has been in one step, beyond what that may take.
+
+        0 before it has ever ended one: what does not come up in this process will not in another.
+        """
+        since_s = self._stepping_s
+        if since_s is None or self._done < 0:
+            return 0.0
+        return max(0.0, self._monotonic() - since_s - self._step_s)
 
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""

@@ -157,6 +157,10 @@ class Recorder:
         """How long ago the writer last turned; a disk that takes nothing holds it up."""
         return self._stamps.monotonic_s() - self._turned_s
 
+    def teller_stuck_s(self) -> float:
+        """How long one listener has kept all others waiting."""
+        return self._teller.stuck_s()
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until all announced so far is committed and told; False if that takes longer."""
         with self._lock:

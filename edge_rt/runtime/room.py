@@ -48,6 +48,7 @@ class Room:
         self._lock = threading.Lock()
         self._trial_s = 0.0
         self._stopping = threading.Event()
+        self._turned_s = time.monotonic()
         self._guard = threading.Thread(target=self._watch_over, name="outputs", daemon=True)
 
     def chip(self) -> Chip:
@@ -60,6 +61,7 @@ class Room:
         """Bring every output to rest: what a killed daemon may have left on goes off here."""
         for output in self._outputs().values():
             output.start()
+        self._turned_s = time.monotonic()
         if self._outputs():
             self._guard.start()
 
@@ -138,6 +140,15 @@ class Room:
         found = [output.problem() for output in self._outputs().values()]
         return [text for text in (*found, *(b.problem() for b in self._buttons)) if text]
 
+    def stuck_s(self) -> dict[str, float]:
+        """How long ago each thread last turned, by its name in core.turning. The LED's is not among
+        them: a light is no reason to end the watch over a person."""
+        found = {n: output.stuck_s() for n, output in self._outputs().items() if n != "led"}
+        found |= {f"{button.name} button": button.stuck_s() for button in self._buttons}
+        if self._guard.is_alive():
+            found["outputs"] = time.monotonic() - self._turned_s
+        return found
+
     def items(self) -> list[str]:
         """What can be tried."""
         return [*self._outputs(), *(button.name for button in self._buttons)]
@@ -183,6 +194,7 @@ class Room:
     def _watch_over(self) -> None:
         looked_s = -LOOK_S
         while not self._stopping.wait(GUARD_S):
+            self._turned_s = time.monotonic()
             for output in self._outputs().values():
                 try:
                     output.guard()

@@ -46,7 +46,8 @@ class Teller:
         self._urgent: list[Listener] = []
         self._patient: list[Listener] = []
         self._ahead: list[Listener] = []
-        self._hurry = self._telling = self._stopping = False
+        self._hurry = self._stopping = False
+        self._telling_s: float | None = None  # since when a listener has been called
         self._thread = threading.Thread(target=self._run, name="recorder-tell", daemon=True)
         self._thread.start()
 
@@ -88,6 +89,11 @@ class Teller:
         with self._lock:
             return self._settled.wait_for(self._is_idle, timeout_s)
 
+    def stuck_s(self) -> float:
+        """How long one listener has kept all others waiting."""
+        since_s = self._telling_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
     def close(self, timeout_s: float) -> bool:
         """Tell what is left and stop; False if a listener does not return."""
         with self._lock:
@@ -110,7 +116,7 @@ class Teller:
     def _run(self) -> None:
         while True:
             with self._lock:
-                self._telling = False
+                self._telling_s = None
                 self._take_due()
                 while not self._queue:
                     self._settled.notify_all()
@@ -119,10 +125,11 @@ class Teller:
                     self._news.wait(self._patience_s())
                     self._take_due()
                 queue, self._queue = self._queue, deque(maxlen=MAX_UNTOLD)
-                self._telling = True
                 urgent, patient = tuple(self._urgent), tuple(self._patient)
+                self._telling_s = time.monotonic()
             for notice, to_urgent, to_patient in queue:
                 for listener in (*urgent * to_urgent, *patient * to_patient):
+                    self._telling_s = time.monotonic()
                     _call(listener, notice)
 
     def _take_due(self) -> None:
@@ -142,7 +149,7 @@ class Teller:
         return None
 
     def _is_idle(self) -> bool:
-        return not (self._queue or self._expected or self._telling)
+        return not (self._queue or self._expected or self._telling_s is not None)
 
 
 def _call(listener: Listener, notice: Notice) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -66,6 +67,7 @@ class UpdateService:
         self._inbox: queue.Queue[_Item] = queue.Queue(MAX_WAITING)
         self._wanted = set(leftovers)  # sha256 of what was fetched, to be discarded in the end
         self._note()
+        self._turned_s = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
 
@@ -73,6 +75,7 @@ class UpdateService:
 
     def start(self) -> None:
         """Begin."""
+        self._turned_s = time.monotonic()
         self._thread.start()
         if self._source is not None:
             self._source.start(Listener(self._on_catalog, self._on_staged, self._on_failed))
@@ -84,6 +87,10 @@ class UpdateService:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(CLOSE_S)
+
+    def stuck_s(self) -> float:
+        """How long the thread has been at one task; 0 once it has ended."""
+        return time.monotonic() - self._turned_s if self._thread.is_alive() else 0.0
 
     def report(self) -> dict[str, Any]:
         """By task: name and version of the live model, its slot, where an update stands."""
@@ -131,6 +138,7 @@ class UpdateService:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self._turned_s = time.monotonic()
             try:
                 self._turn()
             except Exception:  # one bad turn may not end updates for ever, nor the model's watch
@@ -146,6 +154,7 @@ class UpdateService:
             for task in self._tasks.values():
                 self._compare(task, self._catalog)
         for task in self._tasks.values():
+            self._turned_s = time.monotonic()
             task.turn()
         self._want()
         self._note()

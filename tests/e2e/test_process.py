@@ -108,6 +108,38 @@ def test_a_loop_that_hangs_is_fed_no_longer_and_ends_the_process(
     assert loop in (tmp_path / "state" / "starts.json").read_text()
 
 
+def test_a_siren_that_hangs_in_an_alarm_gets_another_process(
+    tmp_path: Path, manager: Manager
+) -> None:
+    siren = {"outputs": {"siren": {"driver": "gpio", "line": 27}}}
+    config = {**CONFIG, **siren, "gpio": {"driver": "model", "folder": str(tmp_path / "pins")}}
+    with daemon(tmp_path, config, **rogue("siren", manager)) as running:
+        manager.until("READY")
+        running.call("help_now")
+        running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm")
+        said = manager.until("EXIT_STATUS")
+        assert running.process.wait(PATIENCE_S) == os.EX_SOFTWARE
+    assert said[-1]["STATUS"].startswith("siren has not turned for")
+    with daemon(tmp_path, config) as running:
+        running.wait(lambda: (tmp_path / "pins" / "27").read_text() == "1\n", "the siren")
+        assert running.status()["falls"]["state"] == "alarm"
+
+
+@pytest.mark.parametrize(("how", "loop"), [("updates", "updates"), ("button", "cancel button")])
+def test_a_thread_of_the_room_or_of_updates_that_hangs_ends_the_process(
+    tmp_path: Path, manager: Manager, how: str, loop: str
+) -> None:
+    config = {
+        **CONFIG,
+        "gpio": {"driver": "model", "folder": str(tmp_path / "pins")},
+        "inputs": {"cancel": {"driver": "gpio", "line": 5}},
+    }
+    with daemon(tmp_path, config, **rogue(how, manager)) as running:
+        said = manager.until("EXIT_STATUS")
+        assert running.process.wait(PATIENCE_S) == os.EX_SOFTWARE
+    assert said[-1]["STATUS"].startswith(f"{loop} has not turned for")
+
+
 def test_a_crash_loop_ends_in_a_daemon_that_says_what_it_lacks(tmp_path: Path) -> None:
     config = {**CONFIG, "faces": {"enabled": True, "camera": {"driver": "demo"}}}
     for _ in range(SPARE_AT):

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from edge_rt.adapters.pins_model import ModelInput
 from edge_rt.cli import main
 from edge_rt.core import crash_loop, turning
+from edge_rt.core.pins import Edge
 from edge_rt.core.types import SampleBlock
 from edge_rt.runtime import accelerometers, compose_falls, process
+from edge_rt.runtime.acts import PatternAct
 from edge_rt.runtime.crash_guard import CrashGuard
+from edge_rt.runtime.output import Wish
+from edge_rt.runtime.update_task import TaskUpdate
 
 GOOD_READS = 5
+STEP = PatternAct.step
+READ: list[ModelInput] = []
 
 
 class HangingBlock(tuple):  # type: ignore[type-arg]
@@ -59,6 +67,26 @@ def stall(guard: CrashGuard) -> None:
     time.sleep(3600)
 
 
+def hang_in_alarm(act: PatternAct, wish: Wish, now_s: float, changed: threading.Event) -> float:
+    """A siren whose driver is good until it is needed."""
+    if wish.what == "alarm":
+        time.sleep(3600)
+    return STEP(act, wish, now_s, changed)
+
+
+def hang_at_work(task: TaskUpdate) -> None:
+    """A candidate's file on a disk that is gone, say."""
+    time.sleep(3600)
+
+
+def hang_in_hand(line: ModelInput, timeout_s: float) -> list[Edge]:
+    """A line that can be read once."""
+    if READ:
+        time.sleep(3600)
+    READ.append(line)
+    return []
+
+
 def make(source: Any, placement: str) -> Any:
     return Rogue(accelerometers.make_accelerometer(source, placement), os.environ["ROGUE"])
 
@@ -69,6 +97,12 @@ if __name__ == "__main__":
         os.chdir(Path(sys.argv[-1]).parent)
         CrashGuard.healthy = stall  # type: ignore[method-assign]
         process.HEALTHY_S = 0.1
+    if os.environ["ROGUE"] == "siren":
+        PatternAct.step = hang_in_alarm  # type: ignore[method-assign]
+    if os.environ["ROGUE"] == "updates":
+        TaskUpdate.turn = hang_at_work  # type: ignore[method-assign]
+    if os.environ["ROGUE"] == "button":
+        ModelInput.edges = hang_in_hand  # type: ignore[method-assign]
     # As in life, only sooner.
     crash_loop.DELAYS_S = (0.0,)
     turning.PATIENCE_S = {loop: 2.0 for loop in turning.PATIENCE_S}
