@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -80,6 +81,39 @@ def test_devices_touches_nothing_of_a_store_that_is_being_written(
     assert json.loads(capsys.readouterr().out)[0]["newest"] == 1
     assert lines.read_bytes() == before
     kept.close()
+
+
+def test_listen_says_why_it_hears_nothing_once_and_again_when_that_changes(
+    make_broker: Callable[..., Broker], tmp_path: Path
+) -> None:
+    broker = make_broker(None, start=False, more="allow_anonymous false")
+    words = ["fleet", "listen", "--port", str(broker.port), "--host", broker.host, "--insecure"]
+    with socket.create_server((broker.host, broker.port)) as server:
+        server.settimeout(30)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge_rt", *words, "--store", str(tmp_path / "store")],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3):  # it tries again and again
+            server.accept()[0].close()
+    broker.start()
+    try:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(3)]
+        lines += [] if "Not authorized" in lines[-1] else [process.stderr.readline()]
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=15)[1]
+    finally:
+        process.kill()
+    place = f"edge-rt: warning: {broker.host}:{broker.port}"
+    assert "--insecure" in lines[0]
+    assert lines[1].startswith(f"{place} hung up before it answered; ")
+    refused = "edge-rt: warning: the broker refuses the connection: Not authorized; check user"
+    # Between the two there may have been nobody at all.
+    assert all(line.startswith(f"{place} refuses TCP connections; ") for line in lines[2:-1])
+    assert lines[-1].startswith(refused)
+    assert rest == ""
 
 
 def test_listen_keeps_prints_and_ends_when_told(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from broker import Broker, Pki
+from broker import Broker, Pki, free_port
 
 from edge_rt.adapters import mqtt
 from edge_rt.adapters.mqtt import Acked, Closed, Connected, Message, Mqtt, Received, Subscribed
@@ -197,7 +197,7 @@ def refusal(settings: mqtt.Settings) -> str:
     client = Client(settings)
     closed = client.wait(Closed)
     client.mqtt.close()
-    return closed.reason
+    return closed.line
 
 
 # paho leaves the socket of a failed handshake to the garbage collector.
@@ -213,19 +213,40 @@ def test_wrong_certificates_are_refused(make_broker: MakeBroker, pki: Pki, tmp_p
     broker = make_broker(pki)
     good = broker.settings("dev1")
     connected(good).close()
-    for cert, key in (old, gone):
-        assert refusal(good._replace(cert=cert, key=key))
-    assert refusal(good._replace(cert=None, key=None))
+    mine = "hung up before it answered; check our certificate: its CA, its end"
+    for cert, key in (old, gone, (None, None)):
+        assert mine in refusal(good._replace(cert=cert, key=key))
     stranger = Authority.make(tmp_path / "other", "home", now)
     request = make_request("dev1", "home")
     write_private(tmp_path / "key", request.key)
     (tmp_path / "crt").write_bytes(stranger.sign_device(request.csr, "dev1", now))
-    assert refusal(good._replace(cert=tmp_path / "crt", key=tmp_path / "key"))
+    assert mine in refusal(good._replace(cert=tmp_path / "crt", key=tmp_path / "key"))
     # And a broker that cannot prove itself is refused by us.
     wrong_ca = good._replace(ca=tmp_path / "other" / "ca.crt")
-    assert "certificate verify failed" in refusal(wrong_ca)
+    said = refusal(wrong_ca)
+    assert f"{wrong_ca.ca} does not vouch for the broker" in said
+    assert said.endswith("; name the file of the CA that signed its certificate")
     elsewhere = make_broker(pki, host="127.0.0.2")  # not a name in its certificate
-    assert "certificate verify failed" in refusal(elsewhere.settings("dev1"))
+    assert "the broker's certificate is for another name; " in refusal(elsewhere.settings("dev1"))
+
+
+@LEAVES_SOCKET
+def test_why_there_is_no_connection_is_one_line_with_the_remedy(
+    make_broker: MakeBroker, pki: Pki
+) -> None:
+    plain, tls = make_broker(None), make_broker(pki)
+    closed = make_broker(None, more="allow_anonymous false")
+    open_ = plain.settings("dev1")
+    for settings, said in (
+        (open_._replace(host="broker.invalid"), "the name was not found; correct it"),
+        (open_._replace(port=free_port()), " refuses TCP connections; start the broker"),
+        (open_._replace(port=tls.port), "hung up before it answered; if it is a port for TLS"),
+        (tls.settings("dev1")._replace(port=plain.port), "; use the port on which the broker"),
+        (closed.settings("dev1"), "the broker refuses the connection: Not authorized; check user"),
+    ):
+        line = refusal(settings)
+        assert said in line
+        assert "\n" not in line and "Error" not in line and "MQTT_ERR" not in line
 
 
 @LEAVES_SOCKET
@@ -294,7 +315,7 @@ def test_the_broker_keeps_messages_for_a_session(broker: Broker, version: str) -
 
 def test_an_absent_broker_is_a_fact_not_an_exception(make_broker: MakeBroker) -> None:
     broker = make_broker(None, start=False)
-    assert "refused" in refusal(broker.settings("dev1"))
+    assert "refuses TCP" in refusal(broker.settings("dev1"))
     assert refusal(broker.settings("dev1")._replace(host="no-such-host.invalid"))
 
 

@@ -27,6 +27,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_rt.core.errors import CredentialError
 from edge_rt.core.mqtt_facts import Acked, Closed, Connected, Fact, Received, Subscribed
+from edge_rt.core.mqtt_words import Words
 
 # TCP and TLS together; a broker that takes longer is tried again later.
 CONNECT_TIMEOUT_S = 10.0
@@ -108,12 +109,15 @@ class Mqtt:
     def __init__(self, settings: Settings, will: Message | None = None) -> None:
         self.settings = settings
         self.will = will
+        place, ca = f"{settings.host}:{settings.port}", str(settings.ca or "")
+        self._words = Words(place, ca, not settings.insecure)
         if not settings.insecure:
             tls_context(settings)  # now rather than at the first connection: names the file
         self._client: Client | None = None
+        self._answered = False  # by the broker, on this connection
         self._attempt = 0
         self._facts: deque[Fact] = deque()
-        self._opened: deque[tuple[int, Client | str]] = deque()
+        self._opened: deque[tuple[int, Client | Closed]] = deque()
         self._filters: dict[int, tuple[str, ...]] = {}
         # QoS 0 in paho's buffer. A link that takes nothing is dropped by its keep-alive first.
         self._unanswered: set[int] = set()
@@ -156,8 +160,7 @@ class Mqtt:
     ) -> int | None:
         """Send; the token that its Acked will carry (of QoS 1 only), None if the connection is
         gone. expiry_s: so long the broker tries to deliver it (MQTT 5 only); 0: for ever."""
-        client = self._client
-        if client is None:
+        if (client := self._client) is None:
             return None
         # paho reports a QoS 0 message when it is written, which may be from within publish().
         client.on_publish = self._on_publish if qos else None
@@ -175,10 +178,8 @@ class Mqtt:
         """Ask for topics at QoS 1; Subscribed follows."""
         if self._client is None:
             return
-        if self.settings.version == "5":
-            wanted: Any = [(name, SubscribeOptions(qos=QOS)) for name in filters]
-        else:
-            wanted = [(name, QOS) for name in filters]
+        how = SubscribeOptions(qos=QOS) if self.settings.version == "5" else QOS
+        wanted: Any = [(name, how) for name in filters]
         _, mid = self._client.subscribe(wanted)
         if mid is not None:
             self._filters[mid] = tuple(filters)
@@ -234,12 +235,12 @@ class Mqtt:
         except (OSError, ValueError, CredentialError) as error:
             if client is not None:
                 _drop(client)
-            self._opened.append((attempt, f"{type(error).__name__}: {error}"))
+            unnamed = isinstance(error, socket.gaierror)
+            self._opened.append((attempt, self._words.unreachable(error, unnamed=unnamed)))
         self.wake()
 
     def _make_client(self) -> Client:
-        settings = self.settings
-        five = settings.version == "5"
+        settings, five = self.settings, self.settings.version == "5"
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
@@ -273,10 +274,10 @@ class Mqtt:
             if attempt != self._attempt:
                 if isinstance(outcome, Client):
                     _drop(outcome)
-            elif isinstance(outcome, str):
-                self._facts.append(Closed(False, outcome))
+            elif isinstance(outcome, Closed):
+                self._facts.append(outcome)
             else:
-                self._client = outcome
+                self._client, self._answered = outcome, False
                 self._filters.clear()
                 self._unanswered.clear()
                 outcome.on_connect = self._on_connect
@@ -332,7 +333,7 @@ class Mqtt:
     def _ended(self, refused: bool, reason: str) -> None:
         client, self._client = self._client, None
         if client is not None:
-            self._facts.append(Closed(refused, reason))
+            self._facts.append(self._words.ended(refused, reason, answered=self._answered))
             _silence(client)
             _drop(client)
 
@@ -344,9 +345,9 @@ class Mqtt:
         if code.is_failure:
             self._ended(True, str(code))
             return
-        receive_maximum = getattr(properties, "ReceiveMaximum", 0)
-        max_packet = getattr(properties, "MaximumPacketSize", 0)
-        self._facts.append(Connected(bool(flags.session_present), receive_maximum, max_packet))
+        self._answered = True
+        limits = [getattr(properties, n, 0) for n in ("ReceiveMaximum", "MaximumPacketSize")]
+        self._facts.append(Connected(bool(flags.session_present), *limits))
 
     def _on_disconnect(
         self, client: Client, _: object, flags: Any, code: ReasonCode, __: object

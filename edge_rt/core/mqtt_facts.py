@@ -14,10 +14,21 @@ class Connected(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """No connection any more, or none came about. refused: the broker said no, with a reason."""
+    """No connection any more, or none came about.
+
+    refused  the broker said no, with this reason, in its own words
+    remedy   what a person can do (core.mqtt_words); empty: nothing, it is tried again
+    """
 
     refused: bool
     reason: str
+    remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """Both, for a person."""
+        said = f"the broker refuses the connection: {self.reason}" if self.refused else self.reason
+        return f"{said}; {self.remedy}" if self.remedy else said
 
 
 class Acked(NamedTuple):

@@ -98,7 +98,7 @@ def send(
     finally:
         line.close()
     if line.error:
-        raise DaemonError(f"no connection to the broker in {wait_s:g} s: {line.error}; see --host")
+        raise DaemonError(f"no connection to the broker in {wait_s:g} s: {line.error}")
     return Heard(None, status)
 
 

@@ -160,6 +160,6 @@ class Line:
 
     def _closed(self, fact: mqtt.Closed) -> None:
         self.ready = False
-        self.error = fact.reason
+        self.error = fact.line
         if self._link.state in (State.CONNECTING, State.ONLINE):
             self._link.step(Event.REFUSED if fact.refused else Event.LOST, self._clock())

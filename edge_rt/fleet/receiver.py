@@ -58,6 +58,7 @@ class Receiver:
     silent_s   a device is silent when the broker has called it offline for so long
     unheard_s  ... or nothing has come of it for so long, telemetry included; 0: never
     sign       text to Ed25519 signature, by the operations key; None: receipts go unsigned
+    `error` says why there is no connection, or what the broker refuses: a line, with the remedy.
     Raises StorageError from turn() when the store cannot be written: nothing of that batch was
     receipted, so it comes again after a new start.
     """
@@ -133,13 +134,13 @@ class Receiver:
                 case mqtt.Subscribed():
                     self.subscribed = not fact.refused
                     if fact.refused:
-                        self.error = f"the broker refused {fact.refused}"
-                        log.error("fleet: %s", self.error)
+                        names = ", ".join(f"{name} ({why})" for name, why in fact.refused)
+                        self.error = f"the broker refuses us {names}; see its access list"
                 case mqtt.Acked():
                     self._in_flight.discard(fact.token)
                     if fact.code >= 128:
-                        self.error = f"the broker refused a receipt: {fact.reason}"
-                        log.error("fleet: %s", self.error)
+                        why = fact.reason
+                        self.error = f"the broker refused a receipt: {why}; see its access list"
         if batch:
             self._keep(batch)
         self._receipt()
@@ -161,9 +162,7 @@ class Receiver:
 
     def _closed(self, fact: mqtt.Closed) -> None:
         if self._link.state in (State.CONNECTING, State.ONLINE):
-            if fact.reason != self.error:  # a day's outage is one line, not a thousand
-                log.warning("fleet: no connection: %s", fact.reason)
-            self.error = fact.reason
+            self.error = fact.line
             self.subscribed = False
             self._link.step(Event.REFUSED if fact.refused else Event.LOST, self._clock())
 

@@ -62,7 +62,7 @@ def running(
                     case mqtt.Connected():
                         link.subscribe(filters)
                     case mqtt.Closed():
-                        raise InputError(f"{place}: no connection: {fact.reason}")
+                        raise InputError(f"no connection: {fact.line}")
                     case mqtt.Subscribed():
                         if fact.refused:
                             raise InputError(f"{place}: refused: {fact.refused[0][1]}")

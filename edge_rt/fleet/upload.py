@@ -191,7 +191,7 @@ class Upload:
                         self._max_packet_bytes = fact.max_packet_bytes
                         return
                     case mqtt.Closed():
-                        raise InputError(f"{self._place}: no connection: {fact.reason}")
+                        raise InputError(f"no connection: {fact.line}")
         raise InputError(f"{self._place}: no answer within {PATIENCE_S:g} s")
 
     def _retained(self) -> dict[str, bytes]:

@@ -95,7 +95,7 @@ class Line:
                     self._nuisance_bytes = 0
                     self.error = ""
                 case mqtt.Closed():
-                    self.hang_up(fact.reason, refused=fact.refused)
+                    self.hang_up(fact.line, refused=fact.refused)
                 case mqtt.Subscribed():
                     for name, reason in fact.refused:
                         self.error = f"the broker refused the subscription to {name}: {reason}"

@@ -313,10 +313,10 @@ class UplinkService:
         event = Event.REFUSED if fact.refused else Event.LOST
         self._link.step(event, self._clock())
         self._uplink.disconnected()
-        if fact.reason != self._error:  # a day's outage is one line, not a thousand
+        if fact.line != self._error:  # a day's outage is one line, not a thousand
             wait_s = self._link.due_s - self._clock()
-            log.warning("uplink: no connection (%s); next try in %.1f s", fact.reason, wait_s)
-        self._error = fact.reason
+            log.warning("uplink: no connection, next try in %.1f s: %s", wait_s, fact.line)
+        self._error = fact.line
         if fact.refused:
             self._tell_refusal("connection", fact.reason)
 
