@@ -27,7 +27,7 @@ from edge_rt.core.log_schema import (
 )
 from edge_rt.core.wire import Event, Lane, encode
 
-# About 120,000 events. The whole file is read after a crash, by the writer and nobody else.
+# About 120,000 events. All of it is read after a crash, in one go (adapters.readahead), by us only.
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 # One transaction must stay short (an alarm waits behind it) and its memory small.
 MAX_BATCH = 64

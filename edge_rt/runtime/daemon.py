@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge_rt import __version__
 from edge_rt.adapters.command import check_trusted
-from edge_rt.adapters.eventlog import EventLog
+from edge_rt.adapters.eventlog import Draft, EventLog
+from edge_rt.adapters.readahead import read_through
 from edge_rt.adapters.statedir import StateDir
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.crash_loop import Mode
@@ -300,14 +301,17 @@ class Daemon:
     def _start_recorder(self, folder: Path, stamps: Stamps) -> Recorder:
         max_bytes = self.config.runtime.event_log_max_mb * 1024 * 1024
         path = folder / EVENTS_NAME
-        recorder = Recorder(
+
+        def open_log(draft: Draft, check: bool) -> EventLog:
+            # One that was cut off is checked page by page, and until then nothing of it is sent.
+            # The descriptor stays open to the end of the process, as it has to.
+            if not check and path.with_name(f"{EVENTS_NAME}-wal").exists():
+                read_through(path)
             # Only an uplink pins events: without one nobody will ever receipt them.
-            lambda draft, check: EventLog(
-                path, draft, max_bytes=max_bytes, pinned=self.config.mqtt.enabled, check=check
-            ),
-            stamps,
-        )
-        self._recorder = recorder
+            pinned = self.config.mqtt.enabled
+            return EventLog(path, draft, max_bytes=max_bytes, pinned=pinned, check=check)
+
+        recorder = self._recorder = Recorder(open_log, stamps)
         self._stack.callback(recorder.close, CLOSE_S)
         return recorder
 

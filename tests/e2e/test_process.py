@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -257,6 +258,31 @@ def test_falls_are_watched_without_a_control_socket(tmp_path: Path, manager: Man
     finally:
         process.kill()
         process.wait()
+
+
+def test_only_a_log_that_was_cut_off_is_read_through_at_the_start(tmp_path: Path) -> None:
+    log = tmp_path / "state" / "events.db"
+
+    def read_through(running: Running) -> bool:
+        """The descriptor that is left of it; SQLite's own may write."""
+        found = []
+        for one in Path(f"/proc/{running.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                flags = one.parent.with_name("fdinfo").joinpath(one.name).read_text().split()[3]
+                found.append(one.resolve() == log and int(flags, 8) & os.O_ACCMODE == os.O_RDONLY)
+        return any(found)
+
+    with daemon(tmp_path, CONFIG) as running:
+        running.wait(lambda: "device.started" in running.kinds(), "an event")
+        running.stop(signal.SIGKILL)
+    with daemon(tmp_path, CONFIG) as running:
+        running.wait(lambda: read_through(running), "the log to be read through")
+        running.wait(lambda: running.kinds().count("device.started") == 2, "the log")
+        assert running.stop() == 0
+    with daemon(tmp_path, CONFIG) as running:
+        # Not by its events: SQLite may keep the descriptor of who read them.
+        running.wait(lambda: running.status()["storage"]["storage"] == "ok", "the log")
+        assert not read_through(running)
 
 
 def test_a_native_crash_leaves_the_stack_of_every_thread(tmp_path: Path) -> None:
