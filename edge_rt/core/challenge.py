@@ -8,6 +8,7 @@ has lost what the live model can do.
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -47,12 +48,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What one model did, a bool a case.
 
     caught   falls: a pre-alarm within time of the impact that became an alarm
+    margins  falls: largest mean score above the model's own threshold about the impact, log odds
     quiet    activities: without a pre-alarm
     delay_s  of the caught falls, impact to pre-alarm, median; None if none
     early    falls with a pre-alarm before the impact, which cannot be about it
     """
 
     caught: tuple[bool, ...]
+    margins: tuple[float, ...]
     quiet: tuple[bool, ...]
     delay_s: float | None
     early: int
@@ -79,6 +82,7 @@ def _counts(result: Result) -> dict[str, Any]:
     return {
         "falls": len(result.caught),
         "caught": sum(result.caught),
+        "margin": round(median(result.margins), 2) if result.margins else None,
         "activities": len(result.quiet),
         "quiet": sum(result.quiet),
         "early": result.early,
@@ -94,21 +98,37 @@ def _counts(result: Result) -> dict[str, Any]:
 LEAST_CAUGHT = 0.8
 LEAST_CAUGHT_POOR = 0.2
 POOR_HZ, POOR_G = 25.0, 4.0
+# At the wrist, 25 Hz and 4 g, the factory model itself catches 34 to 40 of 48, and networks trained
+# on four fifths of the data 31 to 45. What the live model hardly reaches on this device is no bound
+# for another one: beside it the comparison decides, and this one keeps losses from adding up.
+HARD, LEAST_CAUGHT_HARD = 0.9, 0.6
 # Those models are quiet in all of them. Two of 24 may be chance; more is a nuisance every day.
 LEAST_QUIET = 0.9
 # One in twenty sets calls two equally good models different; a model refused by mistake costs a
 # publisher a question, one taken by mistake costs a fall.
 ALPHA = 0.05
+# On the same simulated falls, networks trained on four fifths of the people score up to 2.5 log
+# odds lower than the factory's, and catch nearly as many. A model that scores 4 lower all over
+# loses one fall in eight of them, as few as chance may lose; its margins show it on each.
+LOWEST_MARGIN = -3.0
 # Half a second more than the live one needs, at most: the rest of 2 s is the model's own delay.
 SLOWER_S = 0.5
+
+
+def _least_caught(report: ChallengeReport) -> float:
+    if report.rate_hz < POOR_HZ or report.range_g < POOR_G:
+        return LEAST_CAUGHT_POOR
+    live = report.live
+    if live is not None and sum(live.caught) < HARD * len(live.caught):
+        return LEAST_CAUGHT_HARD
+    return LEAST_CAUGHT
 
 
 def faults(report: ChallengeReport) -> list[str]:
     """Why the candidate must not run; empty if it passes. Each a clause for one line."""
     found = []
     mine, live = report.candidate, report.live
-    poor = report.rate_hz < POOR_HZ or report.range_g < POOR_G
-    least = LEAST_CAUGHT_POOR if poor else LEAST_CAUGHT
+    least = _least_caught(report)
     falls, activities = len(mine.caught), len(mine.quiet)
     caught, quiet = sum(mine.caught), sum(mine.quiet)
     if caught < least * falls:
@@ -129,6 +149,14 @@ def faults(report: ChallengeReport) -> list[str]:
         p = worse_of_pairs(lost, gained)
         if p < ALPHA:
             found.append(f"{lost} times it {what}, {gained} times the other way (p = {p:.2g})")
+    lower = sum(a - b < LOWEST_MARGIN for a, b in zip(mine.margins, live.margins, strict=True))
+    # The sign test: were the median not below the bound, half of them would lie below at most.
+    p = worse_of_pairs(lower, falls - lower)
+    if p < ALPHA:
+        found.append(
+            f"in {lower} of {falls} simulated falls it scores over {-LOWEST_MARGIN:g} lower than "
+            f"the live model: it is less sensitive (p = {p:.2g})"
+        )
     if mine.delay_s is not None and live.delay_s is not None:
         slower = mine.delay_s - live.delay_s
         if slower > SLOWER_S:

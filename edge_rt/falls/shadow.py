@@ -8,7 +8,6 @@ is used up, it is the candidate that goes without.
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import threading
 import time
@@ -26,6 +25,7 @@ from edge_rt.core.shadow import ShadowPolicy, ShadowTally, Verdict, judge
 from edge_rt.core.timebase import Stamps
 from edge_rt.core.types import SampleBlock
 from edge_rt.falls.detector import FallDetector
+from edge_rt.falls.margin import log_odds
 from edge_rt.falls.pipeline import Scorer
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,6 @@ SAVE_UP_S = 300.0
 CLOSE_S = 2.0
 BACK_S = 1.0
 TURN_S = 0.5  # looks this often whether it is to end
-# A probability this close to 0 or 1 is as good as certain; the log odds of it stay finite.
-SURE = 1e-6
 
 Branch = Callable[[Bundle], Scorer]
 
@@ -50,7 +48,7 @@ class Side:
 
     def __init__(self, who: str, rules: FallRules, scale: str, tally: ShadowTally) -> None:
         self._who, self._tally, self._scale = who, tally, scale
-        self._threshold = _log_odds(rules.threshold, scale)
+        self._threshold = log_odds(rules.threshold, scale)
         self._rules = rules
         self._machine = AlarmMachine(rules, lambda: who)
         self.at_s = 0.0
@@ -64,7 +62,7 @@ class Side:
             self.at_s = hop.t_s
             self.warm = not hop.flags & HopFlag.WARMING
             if self.warm:
-                margin = _log_odds(hop.mean, self._scale) - self._threshold
+                margin = log_odds(hop.mean, self._scale) - self._threshold
                 self._tally.hop(self._who, hop.t_s, margin)
             for step in self._machine.step(hop):
                 if step.what == "prealarm":
@@ -261,10 +259,3 @@ class ShadowRunner:
 
 def _hop_s(manifest: FallManifest) -> float:
     return manifest.input.hop / manifest.input.rate_hz
-
-
-def _log_odds(score: float, scale: str) -> float:
-    if scale != "probability":
-        return score
-    p = min(1.0 - SURE, max(SURE, score))
-    return math.log(p / (1.0 - p))
