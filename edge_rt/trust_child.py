@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from edge_rt import __version__
-from edge_rt.core.errors import EdgeRtError
-from edge_rt.core.update_task import Answer, Refresh, Task, Unpack
+from edge_rt.core.errors import CredentialError, EdgeRtError
+from edge_rt.core.update_task import Answer, Look, Refresh, Task, Unpack
 
 # Python with python-tuf has some 40 MB of data; unpacking goes block by block.
 MEMORY_BYTES = 160 * 1024 * 1024
@@ -24,6 +24,7 @@ CPU_S = 60
 FILE_BYTES = 65 * 1024 * 1024
 OPEN_FILES = 64
 NICE = 10  # after everything that watches over a person
+_GIVE = "give the device its fleet's root.json"
 
 
 def main() -> int:
@@ -51,7 +52,7 @@ def _answer(task: Task) -> Answer:
     try:
         if isinstance(task, Unpack):
             return _unpack(task)
-        return _refresh(task)
+        return _look(task) if isinstance(task, Look) else _refresh(task)
     except EdgeRtError as error:
         return Answer(error=str(error), kind=type(error).__name__)
 
@@ -64,17 +65,29 @@ def _unpack(task: Unpack) -> Answer:
     return Answer()
 
 
+def _look(task: Look) -> Answer:
+    from edge_rt.adapters.trust import Refused, newest_root
+
+    try:
+        version, expires_s = newest_root(_given(task.root), Path(task.trusted))
+    except Refused as error:
+        return Answer(error=f"{task.root}: {error}; {_GIVE}")
+    return Answer(root_version=version, expires_s=expires_s)
+
+
+def _given(root: str) -> bytes:
+    try:
+        return Path(root).read_bytes()
+    except OSError as error:
+        raise CredentialError(f"{root}: {error.strerror}; {_GIVE}") from None
+
+
 def _refresh(task: Refresh) -> Answer:
     from edge_rt.adapters.trust import Refused, refresh
     from edge_rt.core.catalog import decode_catalog
 
-    root = Path(task.root)
     try:
-        given = root.read_bytes()
-    except OSError as error:
-        return Answer(error=f"{root}: {error.strerror}; give the device its fleet's root.json")
-    try:
-        found = refresh(given, Path(task.trusted), Path(task.mirror))
+        found = refresh(_given(task.root), Path(task.trusted), Path(task.mirror))
     except Refused as error:
         return Answer(error=str(error), missing=error.missing)
     return Answer(

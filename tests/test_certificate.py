@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_rt.adapters.certificate import not_after
+from edge_rt.adapters.certificate import not_after, read_certificate
 from edge_rt.core.errors import CredentialError
 from edge_rt.fleet.certificates import Authority, make_request
 
@@ -33,7 +33,9 @@ def test_the_end_is_that_of_the_certificate(
     path = tmp_path / "crt"
     path.write_bytes(b"# a word before\n" + pem + (authority.folder / "ca.crt").read_bytes())
     assert not_after(path) == NOW + timedelta(days=days)
-    assert not_after(path) == x509.load_pem_x509_certificate(pem).not_valid_after_utc
+    read, found = read_certificate(path), x509.load_pem_x509_certificate(pem)
+    assert not_after(path) == read.not_after == found.not_valid_after_utc
+    assert (read.name, read.not_before) == (name, found.not_valid_before_utc)
 
 
 @given(st.data())

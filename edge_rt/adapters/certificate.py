@@ -1,7 +1,7 @@
-"""When a certificate ends (RFC 5280, section 4.1; DER: ITU-T X.690).
+"""When a certificate begins and ends, and for whom (RFC 5280, section 4.1; DER: ITU-T X.690).
 
-Six nested fields are walked by hand: `cryptography.x509` reads any certificate, and costs a daemon
-with 130 MB for everything 7 MB of them. The certificate is our own; TLS judges it, not this.
+A few nested fields are walked by hand: `cryptography.x509` reads any certificate, and costs a
+daemon with 130 MB for everything 7 MB of them. The certificate is our own; TLS judges it, not this.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_rt.core.errors import CredentialError
 
@@ -16,23 +17,39 @@ from edge_rt.core.errors import CredentialError
 MAX_BYTES = 64 * 1024
 _SEQUENCE, _CONTEXT_0, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
 _END = "-----END CERTIFICATE-----"
+_COMMON_NAME = bytes((0x06, 3, 0x55, 4, 3))  # 2.5.4.3
+
+
+class Certificate(NamedTuple):
+    """name: the subject's common name, empty if it has none."""
+
+    not_before: datetime
+    not_after: datetime
+    name: str
 
 
 def not_after(path: Path) -> datetime:
     """The end of the first certificate in a PEM file. Raises CredentialError."""
+    return read_certificate(path).not_after
+
+
+def read_certificate(path: Path) -> Certificate:
+    """The first certificate in a PEM file. Raises CredentialError."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES).decode("ascii")
         first, mark, _ = text.partition(_END)
         der = ssl.PEM_cert_to_DER_cert(first[first.index("-----BEGIN") :] + mark)
-        return _not_after(der)
+        return _parse(der)
     except OSError as error:
         raise CredentialError(f"{path}: {error.strerror}") from None
-    except (ValueError, IndexError) as error:
-        raise CredentialError(f"{path}: no certificate in PEM ({error})") from None
+    except (ValueError, IndexError):
+        raise CredentialError(
+            f"{path}: no certificate in PEM; bring the one signed for it"
+        ) from None
 
 
-def _not_after(der: bytes) -> datetime:
+def _parse(der: bytes) -> Certificate:
     _, certificate, _ = _field(der)
     _, body, _ = _field(certificate)
     tag, _, rest = _field(body)
@@ -40,11 +57,26 @@ def _not_after(der: bytes) -> datetime:
         _, _, rest = _field(rest)  # the serial number
     for _ in ("algorithm", "issuer"):
         _, _, rest = _field(rest)
-    tag, validity, _ = _field(rest)
+    tag, validity, rest = _field(rest)
     if tag != _SEQUENCE:
         raise ValueError("no validity where it has to be")
-    _, _, rest = _field(validity)
-    tag, value, _ = _field(rest)
+    _, subject, _ = _field(rest)
+    begin, end = _time(validity), _time(_field(validity)[2])
+    return Certificate(begin, end, _common_name(subject))
+
+
+def _common_name(subject: bytes) -> str:
+    """Of a sequence of sets of (object identifier, text)."""
+    while subject:
+        _, names, subject = _field(subject)
+        _, pair, _ = _field(names)
+        if pair.startswith(_COMMON_NAME):
+            return _field(pair[len(_COMMON_NAME) :])[1].decode()
+    return ""
+
+
+def _time(data: bytes) -> datetime:
+    tag, value, _ = _field(data)
     # 4.1.2.5: seconds and Z always; two digits of a year are 1950 to 2049.
     text = value.decode("ascii")
     if tag == _UTC_TIME:

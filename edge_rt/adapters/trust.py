@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from securesystemslib.exceptions import StorageError as TufStorageError
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, Root
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge_rt.core.catalog import CATALOG_NAME, MAX_CATALOG_BYTES
@@ -92,6 +92,24 @@ def refresh(root: bytes, trusted: Path, mirror: Path) -> Refreshed:
     _sync(trusted)
     stamp = held["timestamp"].signed
     return Refreshed(held["root"].signed.version, stamp.version, stamp.expires.timestamp(), catalog)
+
+
+def newest_root(root: bytes, trusted: Path) -> tuple[int, float]:
+    """Version and end (Unix seconds) of the newest root that is trusted: the given one, or one that
+    came since. Changes nothing. Raises Refused for one that is none, or is not signed by itself."""
+    held = trusted / "root.json"
+    try:
+        roots = [Metadata[Root].from_bytes(data) for data in (root, *_bytes_of(held))]
+        for each in roots:
+            each.verify_delegate(Root.type, each)
+    except (RepositoryError, OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{type(error).__name__}: {error}") from None
+    newest = max((each.signed for each in roots), key=lambda signed: signed.version)
+    return newest.version, newest.expires.timestamp()
+
+
+def _bytes_of(path: Path) -> list[bytes]:
+    return [path.read_bytes()] if path.exists() else []
 
 
 def _sync(folder: Path) -> None:

@@ -57,7 +57,7 @@ SECTIONS = {
         "bench": ("bench:bench", "Measure latency, cold start and memory on this machine."),
     },
     "Look after it": {
-        "doctor": ("care:doctor", "Check engine, models, sensors, disk, clock and rights."),
+        "doctor": ("care:doctor", "Check engine, models, sensors, disk, broker and updates."),
         "calibrate": ("sensor:calibrate", "Calibrate the accelerometer by gravity."),
         "sensor-setup": ("sensor:sensor_setup", "As root: set up an IIO accelerometer."),
         "backup": ("care:backup", "Save events, templates and counters to one file."),

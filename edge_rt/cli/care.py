@@ -28,7 +28,7 @@ _state_dir = click.option("--state-dir", type=options.FILE, help="The state fold
 def doctor(
     ctx: click.Context, config_path: Path | None, trying: bool, yes: bool, as_json: bool
 ) -> None:
-    """Check engine, models, sensors, disk, clock and rights; say what to do.
+    """Check engine, models, sensors, disk, rights, broker and updates; say what to do.
 
     Without --config the defaults are checked. The exit code is 1 when a line says failed.
 

@@ -26,7 +26,14 @@ class Unpack(msgspec.Struct, frozen=True, tag=True):
     reserve_bytes: int
 
 
-Task = Refresh | Unpack
+class Look(msgspec.Struct, frozen=True, tag=True):
+    """Read the file `root`, and what is trusted since in the folder `trusted`; change nothing."""
+
+    root: str
+    trusted: str
+
+
+Task = Refresh | Unpack | Look
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -34,7 +41,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     missing       of a refused Refresh: the file that was not in the mirror
     root_version, version, expires_s  of a Refresh: newest root and timestamp, and the timestamp's
-                  end in Unix seconds
+                  end in Unix seconds. Of a Look: newest root and its end
     """
 
     error: str = ""

@@ -1,4 +1,4 @@
-"""Examination of this device: engine, models, sensors, rights, disk, clock, temperature.
+"""Examination of this device: engine, models, sensors, rights, disk, broker, updates, clock.
 
 Each check looks at one thing and says what it found and what to do about it; none changes anything
 but for a test file that it removes again.
@@ -31,6 +31,7 @@ from edge_rt.runtime.check import Check, State, failed, run_checks
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.clock import FIRST_YEAR, clock_trusted
 from edge_rt.runtime.doctor_faces import check_template_key, check_templates
+from edge_rt.runtime.doctor_mqtt import check_broker, check_certificate
 from edge_rt.runtime.doctor_room import check_pins
 from edge_rt.runtime.doctor_sensors import (
     check_accelerometer,
@@ -38,6 +39,7 @@ from edge_rt.runtime.doctor_sensors import (
     check_calibration,
     device_paths,
 )
+from edge_rt.runtime.doctor_updates import check_room, check_root, check_slots
 
 MB = 1024 * 1024
 FULL_MB = 32  # below this SQLite's WAL and a backup no longer fit beside the log
@@ -65,6 +67,11 @@ def examine(config: Config) -> Iterator[Check]:
         ("disk", lambda: check_disk(config)),
         ("template key", lambda: check_template_key(config)),
         ("templates", lambda: check_templates(config, daemon)),
+        ("certificate", lambda: check_certificate(config)),
+        ("broker", lambda: check_broker(config, daemon)),
+        ("update root", lambda: check_root(config)),
+        ("slots", lambda: check_slots(config)),
+        ("update room", lambda: check_room(config)),
         ("clock", lambda: check_clock(datetime.now(UTC), clock_trusted())),
         ("memory", check_memory),
         ("temperature", check_temperature),

@@ -70,6 +70,10 @@ class Journal:
             self.make_room()  # on a read-only disk what is there can still run
         return self.record
 
+    def peek(self) -> Record:
+        """What is written down; changes nothing. Raises StorageError."""
+        return self._file.load() or Record()
+
     def make_room(self) -> None:
         """Have the folder there before the first update comes."""
         try:

@@ -87,7 +87,7 @@ def test_falls_are_watched_whatever_the_broker_does(
         running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm")
         running.wait(lambda: "device.alarm_unheard" in running.kinds(), "the missing receipt")
         problems = " ".join(running.status()["problems"])
-        assert "refused" in problems and "without a receipt" in problems
+        assert "refuses TCP" in problems and "without a receipt" in problems
         assert running.log.count("siren: sounding (alarm)") == 2
 
 
