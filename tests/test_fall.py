@@ -296,12 +296,29 @@ def test_an_open_incident_cannot_be_disarmed_and_the_refusal_names_both() -> Non
     person = Person()
     person.walk(5)
     person.fall(hits=1)
-    with pytest.raises(Wrong, match="disarm is not possible while prealarm; possible: .*cancel"):
+    running = "cannot disarm: a pre-alarm is running; you can cancel or call for help$"
+    with pytest.raises(Wrong, match=running):
         person.tell(Event.DISARM)
     person.lie(21)
-    with pytest.raises(Wrong, match="cancel is not possible while alarm"):
+    with pytest.raises(Wrong, match="cannot cancel: the alarm is out; you can resolve$"):
         person.tell(Event.CANCEL)
     assert person.machine.state is State.ALARM
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_refusal_speaks_to_people_in_every_state(state: State) -> None:
+    """It offers what moves the machine on, and nothing that only evidence and time can do."""
+    words = {Event.HELP: "call for help"}
+    for event in (Event.CANCEL, Event.RESOLVE, Event.DISARM):
+        if event in TABLE[state]:
+            continue
+        said = str(Wrong(state, event))
+        offered = said.partition("; you can ")[2].split(" or ")
+        assert offered != [""]
+        for other in Event:
+            moves = TABLE[state].get(other, state) is not state
+            told = other in (Event.CANCEL, Event.RESOLVE, Event.HELP, Event.ARM, Event.DISARM)
+            assert (words.get(other, other.value) in offered) is (moves and told)
 
 
 def test_disarmed_ignores_falls() -> None:

@@ -105,12 +105,35 @@ ANNOUNCED: dict[State, str] = {
 OPEN = frozenset({State.PREALARM, State.ALARM})
 
 
+# What a person may tell it, and how things stand, in words for that person.
+_COMMANDS = {
+    Event.CANCEL: "cancel",
+    Event.RESOLVE: "resolve",
+    Event.ARM: "arm",
+    Event.DISARM: "disarm",
+    Event.HELP: "call for help",
+}
+_SITUATIONS = {
+    State.DISARMED: "it is disarmed",
+    State.MONITORING: "there is no fall",
+    State.SUSPECTED: "an impact is only suspected",
+    State.PREALARM: "a pre-alarm is running",
+    State.ALARM: "the alarm is out",
+    State.CANCELLED: "the pre-alarm was cancelled",
+    State.RESOLVED: "the alarm was resolved",
+}
+
+
 class WrongState(DaemonError):
-    """The table has no entry for this event in this state."""
+    """The table has no entry for this event in this state; the message says what would do."""
 
     def __init__(self, state: State, event: Event) -> None:
-        possible = ", ".join(TABLE[state])
-        super().__init__(f"fall alarm: {event} is not possible while {state}; possible: {possible}")
+        row = TABLE[state]
+        possible = [word for told, word in _COMMANDS.items() if row.get(told, state) is not state]
+        super().__init__(
+            f"fall alarm: cannot {_COMMANDS.get(event, event)}: {_SITUATIONS[state]};"
+            f" you can {' or '.join(possible)}"
+        )
         self.state = state
         self.event = event
 
