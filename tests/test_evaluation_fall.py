@@ -164,7 +164,7 @@ def test_nothing_to_evaluate_is_an_error(waist: Bundle) -> None:
     importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed here"
 )
 def test_training_without_tensorflow_says_what_to_install(simulated: Path, waist: Bundle) -> None:
-    with pytest.raises(InputError, match=r"pip install 'edge-rt\[train\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[train\]'"):
         cross_validate_fall([simulated], waist)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,15 @@ def test_every_module_says_what_it_is(repository: Path) -> None:
 def test_broad_excepts_say_why(repository: Path) -> None:
     found = [f"{p}:{n}" for p in sources(repository) for n in unexplained(p.read_text())]
     assert found == []
+
+
+def test_nobody_is_told_to_fetch_the_package_from_an_index(repository: Path) -> None:
+    """It is on none: a remedy has to work from a checkout."""
+    places = [repository / "README.md", *(repository / "docs").rglob("*.md")]
+    places += [p for p in (repository / "scripts").rglob("*") if p.is_file()]
+    texts = {p: p.read_bytes() for p in [*places, *sources(repository)]}
+    wrong = re.compile(rb"pip install (-\S+ )*['\"]?edge[-_]rt\b")
+    assert [str(p) for p, text in texts.items() if wrong.search(text)] == []
 
 
 @pytest.mark.parametrize(

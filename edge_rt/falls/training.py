@@ -75,7 +75,8 @@ def tensorflow() -> Any:
         tf = importlib.import_module("tensorflow")
     except ImportError:
         raise InputError(
-            "training needs TensorFlow, which is not installed; run: pip install 'edge-rt[train]'"
+            "training needs TensorFlow, which is not installed; "
+            "in a checkout of edge_rt run: pip install -e '.[train]'"
         ) from None
     with contextlib.suppress(RuntimeError):  # already running: an earlier call has set it
         tf.config.threading.set_intra_op_parallelism_threads(1)

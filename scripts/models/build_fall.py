@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build the factory bundles fall-waist and fall-wrist from recordings, with every figure on them.
 
-    pip install 'edge-rt[train]'
+    pip install -e '.[train]'
     scripts/models/build_fall.py --data DIR [--out models] [--folds tests/data/fall_folds]
 
 DIR holds trials/1 files (.npz, at any depth): SisFall and WEDA-FALL. Trains one network per fold
