@@ -24,6 +24,7 @@ from edge_rt.core.uplink_wire import Topics, decode_status
 from edge_rt.core.wire import Event, Lane, source_of
 from edge_rt.fleet.receiver import Receiver
 from edge_rt.fleet.store import Arrived, Store
+from edge_rt.runtime.compose_commands import receipts
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.stamps import Stamps
 from edge_rt.runtime.uplink_service import UplinkService
@@ -62,6 +63,7 @@ class Device:
             self.path,
             self.unheard.append,
             boot_id=BOOT,
+            open_receipt=receipts(self.topics, config),
             rules=RULES,
             backoff=QUICK,
         )

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,6 +26,7 @@ from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from test_uplink_service import Device, config_for, wait_for
 
+from edge_rt.adapters.operations_key import make_pair
 from edge_rt.core.uplink_config import MqttConfig
 
 PEER = Path(__file__).parent / "e2e" / "uplink_peer.py"
@@ -40,14 +42,14 @@ pytestmark = pytest.mark.release
 class Remote:
     """The reference receiver in a process of its own; `folder` is on its disk."""
 
-    def __init__(self, broker: Broker, folder: Path) -> None:
+    def __init__(self, broker: Broker, folder: Path, sign_with: str = "") -> None:
         assert broker.pki is not None
         folder.mkdir()
         cert, key = broker.pki.client("@receiver")
         ca = str(broker.pki.authority.folder / "ca.crt")
         config = MqttConfig(host=broker.host, port=broker.port, ca=ca, cert=str(cert), key=str(key))
         given = folder / "peer.json"
-        given.write_bytes(msgspec.json.encode(Peer(str(folder), config, 0)))
+        given.write_bytes(msgspec.json.encode(Peer(str(folder), config, 0, sign_with=sign_with)))
         self._process = subprocess.Popen([sys.executable, str(PEER), "receiver", str(given)])
         broker.wait_for_log("@receiver 1 edge-rt/v1/home/+/status")
 
@@ -58,11 +60,11 @@ class Remote:
 
 @pytest.fixture
 def remote_at(tmp_path: Path) -> Iterator[Callable[..., Remote]]:
-    """`remote_at(broker, folder)`: a receiver there, ended after the test."""
+    """`remote_at(broker, folder, key)`: a receiver there, ended after the test."""
     made: list[Remote] = []
 
-    def make(broker: Broker, folder: Path | None = None) -> Remote:
-        made.append(Remote(broker, folder or tmp_path / "remote"))
+    def make(broker: Broker, folder: Path | None = None, sign_with: str = "") -> Remote:
+        made.append(Remote(broker, folder or tmp_path / "remote", sign_with))
         return made[-1]
 
     yield make
@@ -130,24 +132,30 @@ def test_a_backlog_drains_at_half_the_speed_of_bare_publishing(
     tmp_path: Path,
     figure: Callable[..., None],
 ) -> None:
-    broker = make_broker(pki, more="log_type subscribe")
-    remote_at(broker)
-    ours, theirs = [], []
+    key = tmp_path / "operations.key"
+    signed: dict[str, Any] = {"operations_key": str(make_pair(key)), "signed_receipts": True}
+    plain_broker, signing_broker = (make_broker(pki, more="log_type subscribe") for _ in range(2))
+    remote_at(plain_broker)
+    remote_at(signing_broker, tmp_path / "signing", str(key))
+    ours, checked, theirs = [], [], []
     for number in range(ROUNDS):
-        device = Device(tmp_path / f"device{number}", config_for(broker))
-        for _ in range(EVENTS // 500):
-            device.backlog(500)
-        ours.append(drain(device))
-        device.close()
-        theirs.append(bare(broker, b"x" * 400))
+        for broker, more, rates in ((plain_broker, {}, ours), (signing_broker, signed, checked)):
+            device = Device(tmp_path / f"device{number}{bool(more)}", config_for(broker, **more))
+            for _ in range(EVENTS // 500):
+                device.backlog(500)
+            rates.append(drain(device))
+            device.close()
+        theirs.append(bare(plain_broker, b"x" * 400))
     figure(
         "bare paho, QoS 1, window 20, TLS loopback",
         statistics.median(theirs),
         unit="msg/s",
     )
     figure("drain, receipted and marked", statistics.median(ours), unit="events/s")
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    figure("drain against bare publishing", ratio, at_least=0.5, unit="x")
+    figure("drain, receipts signed and judged", statistics.median(checked), unit="events/s")
+    for what, rates in (("drain", ours), ("drain with signed receipts", checked)):
+        ratio = statistics.median(rates) / statistics.median(theirs)
+        figure(f"{what} against bare publishing", ratio, at_least=0.5, unit="x")
 
 
 def bare_syncs(file: Path, count: int = 200) -> list[float]:

@@ -17,6 +17,7 @@ import msgspec
 from edge_rt.adapters.eventlog import EventLog
 from edge_rt.adapters.eventreader import EventReader
 from edge_rt.adapters.mqtt import Settings
+from edge_rt.adapters.operations_key import PrivateKey
 from edge_rt.core.errors import StorageError
 from edge_rt.core.uplink import Rules
 from edge_rt.core.uplink_config import MqttConfig
@@ -37,12 +38,14 @@ AT_ONCE = 32
 
 
 class Peer(msgspec.Struct):
-    """What a peer is told. count: events in all; pace_s: between bursts of events."""
+    """What a peer is told. count: events in all; pace_s: between bursts of events; sign_with: the
+    operations key of a receiver that signs its receipts."""
 
     folder: str
     config: MqttConfig
     count: int
     pace_s: float = 0.0
+    sign_with: str = ""
 
 
 def what_of(number: int) -> tuple[str, str, dict[str, Any]]:
@@ -114,9 +117,11 @@ def receiver(peer: Peer) -> None:
         session_s=600,
         receive_maximum=1000,
     )
+    sign = PrivateKey.read(Path(peer.sign_with)).sign if peer.sign_with else None
     while True:
         try:
-            with_receiver(Receiver(settings, "home", Store(Path(peer.folder)), backoff=QUICK))
+            store = Store(Path(peer.folder))
+            with_receiver(Receiver(settings, "home", store, backoff=QUICK, sign=sign))
         except StorageError as error:
             print(error, file=sys.stderr)
 
