@@ -36,3 +36,22 @@ def test_a_telling_event_that_does_not_fit_stays() -> None:
     many = [[n, n] for n in range(1, 2 * MAX_RANGES, 2)]
     rows = [told(500, many, MAX_RANGES), row(501), told(502, "nonsense", 3)]  # type: ignore[arg-type]
     assert choose(rows, 100, absorb=True) == Doomed([501, 502], [(501, 502)], 2, 20)
+
+
+def test_a_telling_event_that_is_full_does_not_keep_the_others() -> None:
+    """The log of a long outage would grow past every bound."""
+    many = [[n, n] for n in range(1, 2 * MAX_RANGES, 2)]
+    last = 2 * MAX_RANGES
+    rows = [told(last, many, MAX_RANGES), *(row(n) for n in range(last + 10, last + 100, 2))]
+    doomed = choose(rows, 100, absorb=True)
+    assert doomed.sequences == [row.sequence for row in rows[1:11]]
+    assert doomed.ranges == [(n, n) for n in doomed.sequences]
+
+
+def test_telling_events_whose_ranges_meet_become_one() -> None:
+    odd = [[n, n] for n in range(1, 2 * MAX_RANGES, 2)]
+    even = [[n, n] for n in range(2, 2 * MAX_RANGES, 2)]
+    rows = [told(500, odd, MAX_RANGES), told(501, even, MAX_RANGES - 1)]
+    whole = 2 * MAX_RANGES - 1
+    doomed = choose(rows, 100, absorb=True)
+    assert doomed == Doomed([500, 501], [(1, whole), (500, 501)], whole + 2, 20)

@@ -169,7 +169,7 @@ def test_killed_at_every_change_of_a_file(
     whole = tmp_path / "whole"
     shutil.copytree(states[State.IDLE], whole)
     changes = driver.finish(Plan(state=str(whole), refuse=refuse))["changes"]
-    assert changes > 30
+    assert changes > 20  # a way that ends at the self-test has fewest
     for n in range(1, changes + 1):
         folder = tmp_path / f"state-{n}"
         shutil.copytree(states[State.IDLE], folder)
