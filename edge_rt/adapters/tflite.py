@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -79,9 +78,11 @@ def choose_engine(name: str = "auto", numpy_version: str = np.__version__) -> st
 @functools.cache
 def load_engine(chosen: str) -> tuple[str, Any]:
     """Name with version, and module, of an engine that `choose_engine` gave; imported once."""
-    module, distribution = ENGINES[chosen]
-    version = importlib.metadata.version(distribution)
-    return f"{chosen} {version}", importlib.import_module(module + ".interpreter")
+    package = importlib.import_module(ENGINES[chosen][0])
+    # Not importlib.metadata: for one line of text it would bring the whole of `email` along.
+    return f"{chosen} {package.__version__}", importlib.import_module(
+        package.__name__ + ".interpreter"
+    )
 
 
 def _bears(engine: str, numpy_version: str) -> bool:

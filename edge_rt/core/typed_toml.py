@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import typing
 from collections.abc import Iterator
@@ -58,6 +57,8 @@ def _section(path: str) -> str:
 
 
 def _nearest(key: str, valid: list[str]) -> str:
+    import difflib  # only a mistake needs it
+
     near = difflib.get_close_matches(key, valid, 1, 0.5)
     return f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
 

@@ -191,6 +191,11 @@ def killed_at_random(
     """Kill a device `count` times at moments of chance, each release after the other; kills that
     met a device still at work, and the states they met."""
     chance = random.Random(seed)
+    whole = folder.with_name("whole")
+    shutil.copytree(start, whole)
+    began = time.monotonic()
+    driver.finish(Plan(state=str(whole), version="2.9.0"))
+    span = time.monotonic() - began  # of a whole way on this machine, now
     shutil.copytree(start, folder)
     met: set[str] = set()
     hits = 0
@@ -198,7 +203,7 @@ def killed_at_random(
         version = f"3.{n // 3}.0"  # a release survives a few kills, then the next one comes
         refuse = chance.choice(((), (), ("self_test",), ("shadow",), ("trial",), ("go",)))
         pid = driver.begin(Plan(state=str(folder), version=version, refuse=refuse))
-        time.sleep(chance.uniform(0.0, 0.12))  # the moment is what is tried
+        time.sleep(chance.uniform(0.0, span))  # the moment is what is tried
         with contextlib.suppress(ProcessLookupError):  # it was done already, and has been reaped
             os.kill(pid, signal.SIGKILL)
         hits += "code" in driver.end()
