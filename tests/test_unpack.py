@@ -38,6 +38,11 @@ def signed(bundle: Path, blob: bytes, **changes: Any) -> Release:
     return msgspec.structs.replace(release, **changes)
 
 
+def as_signed(release: Release, blob: bytes, **changes: Any) -> Release:
+    """The release of a publisher who signed these bytes, whatever they are."""
+    return msgspec.structs.replace(release, sha256=hashlib.sha256(blob).hexdigest(), **changes)
+
+
 def tried(tmp_path: Path, blob: bytes, release: Release, limits: Limits = LIMITS) -> Path:
     path = tmp_path / "blob.zip"
     path.write_bytes(blob)
@@ -64,6 +69,14 @@ def test_it_comes_out_as_it_went_in(bundle: Path, tmp_path: Path) -> None:
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert len(list(folder.iterdir())) == len(list(bundle.iterdir()))
     assert tried(tmp_path, blob, signed(bundle, blob)) == folder  # again, over the first
+
+
+def test_other_bytes_than_were_signed_are_not_even_opened(bundle: Path, tmp_path: Path) -> None:
+    blob = packed(bundle)
+    release = signed(bundle, blob)
+    swapped = bytearray(blob)
+    swapped[-1] ^= 1  # in the zip's comment length, where zipfile might not look
+    assert "sha256 of the whole" in refused(tmp_path, bytes(swapped), release)
 
 
 Change = Callable[[zipfile.ZipFile], None]
@@ -189,7 +202,7 @@ def test_a_manifest_that_lists_itself_is_refused_for_good(bundle: Path, tmp_path
     blob, release = packed(bundle), signed(bundle, packed(bundle))
     entry = f'[files."model.toml"]\nsha256 = "{"0" * 64}"\nsize = 9\n'
     blob = repacked(blob, "model.toml", text.rstrip() + f"\n{entry}")
-    release = msgspec.structs.replace(release, size=len(blob))
+    release = as_signed(release, blob, size=len(blob))
     with pytest.raises(ManifestError, match="cannot list itself"):
         tried(tmp_path, blob, release)
 
@@ -229,14 +242,15 @@ def test_entries_that_share_bytes_are_refused(bundle: Path, tmp_path: Path) -> N
 
 def test_damage_anywhere_is_refused(bundle: Path, tmp_path: Path) -> None:
     whole = packed(bundle)
+    release = signed(bundle, whole)
     for blob in (b"", b"PK", whole[: len(whole) // 2], whole[:-10], b"\0" * 5000):
-        assert "no sound zip" in refused(tmp_path, blob, signed(bundle, whole))
+        assert "no sound zip" in refused(tmp_path, blob, as_signed(release, blob))
     step = max(1, len(whole) // 150)
     for at in range(0, len(whole), step):
         bent = bytearray(whole)
         bent[at] ^= 0xFF
         try:
-            folder = tried(tmp_path, bytes(bent), signed(bundle, whole))
+            folder = tried(tmp_path, bytes(bent), as_signed(release, bytes(bent)))
         except ManifestError:
             continue
         # A bit that means nothing (a date, a version): then all files are right.

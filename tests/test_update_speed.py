@@ -86,7 +86,8 @@ class Bare:
 
 
 def chunk_phase(device: Device, release: Any) -> float:
-    """Seconds from the wish to the last byte hashed, on the disk and hashed as a whole."""
+    """Seconds from the wish to the last chunk compared with its signed hash and on the disk. The
+    hash of the whole is compared by the child that unpacks it."""
     ended: list[float] = []
     download = device.fetcher._download
     run = download._run

@@ -69,6 +69,10 @@ def unpack(blob: Path, folder: Path, release: Release, limits: Limits) -> None:
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700, parents=True)
+        with blob.open("rb") as handle:
+            whole = hashlib.file_digest(handle, "sha256").hexdigest()
+        if whole != release.sha256:
+            raise ManifestError(f"{release}: the sha256 of the whole is not the signed one")
         _unpack(blob, new, release, limits)
         _sync(new)
         shutil.rmtree(folder, ignore_errors=True)

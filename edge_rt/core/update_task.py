@@ -17,8 +17,8 @@ class Refresh(msgspec.Struct, frozen=True, tag=True):
 
 
 class Unpack(msgspec.Struct, frozen=True, tag=True):
-    """Unpack the file `blob`, whose sha256 was compared, into `folder`; `reserve_bytes` of the disk
-    stay free."""
+    """Compare the sha256 of the file `blob`, and unpack it into `folder`; `reserve_bytes` of the
+    disk stay free."""
 
     blob: str
     folder: str
