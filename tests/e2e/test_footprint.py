@@ -51,7 +51,9 @@ def test_both_pipelines_with_mqtt_and_updates(
         running.wait(lambda: time.monotonic() > ends_s, "time to pass")
         pss_mb = memory(running.process.pid)
     total_mb = pss_mb["total"]
-    figure("PSS of all processes, with MQTT and updates", total_mb, at_most=130.0, unit="MB")
+    # More than the 130 MB that both pipelines alone are held to: TLS, and the fork server, whose
+    # pages part from the daemon's as both live on. It shall not grow.
+    figure("PSS of all processes, with MQTT and updates", total_mb, at_most=140.0, unit="MB")
     figure("processes then", len(pss_mb) - 1)
 
 
