@@ -123,7 +123,9 @@ def test_the_newest_release_for_this_device_is_taken(site: Site) -> None:
     done = {"version": "1.2.0", "state": "idle"}
     site.wait(lambda: done.items() <= site.service.report()["fall"].items())
     states = [report["fall"]["state"] for report in site.reports]
-    assert states[0] == "idle" and "trial" in states and states[-1] == "idle"
+    assert states[0] == "idle" and states[-1] == "idle"
+    # What takes its time is told of when it begins, not when it is over.
+    assert {"testing", "challenging", "trial"} <= set(states)
     assert site.service.problems() == []
 
 

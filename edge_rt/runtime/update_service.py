@@ -153,6 +153,7 @@ class UpdateService:
         if self._catalog is not None:
             for task in self._tasks.values():
                 self._compare(task, self._catalog)
+        self._note()  # what begins now may take a minute
         for task in self._tasks.values():
             self._turned_s = time.monotonic()
             task.turn()

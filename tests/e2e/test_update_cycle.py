@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -238,10 +239,36 @@ class Carer:
                 assert time.monotonic() < end_s, f"no {event}: {model_events(self.running)}"
                 time.sleep(0.05)
 
+    def until_met(self, state: str) -> None:
+        """Until an alarm has been looked after while the update was in this state."""
+        end_s = time.monotonic() + MEETING_PATIENCE_S
+        while state not in self.met:
+            assert time.monotonic() < end_s, f"no alarm in {state}, but in {self.met}"
+            self.look("")
+            time.sleep(0.05)
+
     def incidents(self) -> list[str]:
         """One for each alarm, in order."""
         events = self.running.events()
         return [e["data"]["incident"] for e in events if e["type"] == "edge_rt.fall.alarm"]
+
+
+def fork_server(daemon_pid: int) -> int:
+    """The child of a daemon that is a copy of it."""
+    command = Path(f"/proc/{daemon_pid}/cmdline").read_bytes()
+    children = Path(f"/proc/{daemon_pid}/task/{daemon_pid}/children").read_text().split()
+    (found,) = (int(n) for n in children if Path(f"/proc/{n}/cmdline").read_bytes() == command)
+    return found
+
+
+@contextlib.contextmanager
+def halted(pid: int) -> Iterator[None]:
+    """Stops a process meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture
@@ -263,6 +290,7 @@ FALLS = "fall-walking"  # repeated: a fall in each pass of 19 s
 # the few seconds of signal by which it tells falls apart.
 SLOWER = 10.0
 SHADOW_PATIENCE_S = 300.0
+MEETING_PATIENCE_S = 120.0
 
 
 # A fall every two minutes of signal. Each alarm drops the download's connection and what is
@@ -282,8 +310,9 @@ def test_a_model_that_misbehaves_on_trial_is_left_without_a_person(
     conf = config(broker, fleet.folder / "root.json", source, **strict)
     with receiving(broker, tmp_path / "site"), daemon(tmp_path, conf) as running:
         carer = Carer(running)
+        with halted(fork_server(running.process.pid)):  # else the self-test may be too short for it
+            carer.until_met("testing")
         carer.until("shadow 9.1.0", "activated 9.1.0", "rolled_back 9.1.0")
-        assert carer.met & {"testing", "challenging"}, "a fall while a candidate was tried"
         assert reason(running, "rolled_back 9.1.0").startswith("trial: ")
         assert running.call("model_status")["tasks"]["fall"]["slot"] == "factory"
 
