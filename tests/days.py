@@ -66,9 +66,7 @@ def runner_of(
         live.manifest,
         rules_for(live.manifest),
         policy,
-        rate_hz=RATE_HZ,
-        range_g=RANGE_G,
-        **{"threaded": False, **more},
+        **{"rate_hz": RATE_HZ, "range_g": RANGE_G, "threaded": False, **more},
     )
 
 
