@@ -15,8 +15,8 @@ from edge_rt.core.fall import AlarmMachine, Event, FallRules
 from edge_rt.core.hop import Hop
 from edge_rt.runtime.compose import Place
 from edge_rt.runtime.compose_alarm import Alarm, make_alarm
-from edge_rt.runtime.fall_memory import FallMemory
-from edge_rt.runtime.places import EVENTS_NAME
+from edge_rt.runtime.fall_memory import FallMemory, alarm_was_open
+from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME
 from edge_rt.runtime.recorder import Recorder
 from edge_rt.runtime.stamps import Stamps
 
@@ -123,6 +123,20 @@ def test_what_it_decides_is_remembered(tmp_path: Path, house: Callable[..., Hous
     again = house()
     assert again.begin().service.alarm_state() == ("alarm", incident)
     assert again.room.told == ["alarm"]
+
+
+def test_an_open_incident_is_seen_before_anything_else_is_opened(tmp_path: Path) -> None:
+    assert not alarm_was_open(tmp_path)
+    fallen(tmp_path, 4.0)
+    assert alarm_was_open(tmp_path)
+    (tmp_path / FALL_NAME).write_bytes(b"torn")
+    assert alarm_was_open(tmp_path)  # nobody knows: it costs a wait less
+    rules = FallRules(threshold=0.0, suspicion=-2.0, window_s=1.0, clear_s=1.5)
+    machine = AlarmMachine(rules, lambda: "an id")
+    memory = FallMemory(tmp_path, BOOT, time.monotonic)
+    memory.save(machine.save())
+    memory.close()
+    assert not alarm_was_open(tmp_path)
 
 
 def test_no_sensor_is_missed_and_no_bundle_looked_for(house: Callable[..., House]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edge_rt.core.config import Config, FaceConfig, FallConfig, parse_config
 from edge_rt.core.crash_loop import (
+    ALARM_DELAY_S,
     BARE_AT,
     DELAYS_S,
     SPARE_AT,
@@ -33,10 +34,16 @@ def test_first_the_additions_go_then_all_models() -> None:
 
 
 def test_the_waits_grow_to_a_bound_and_a_single_crash_costs_none() -> None:
-    delays = [failing(n).delay_s for n in range(len(DELAYS_S) + 5)]
+    delays = [failing(n).delay_s(alarm_open=False) for n in range(len(DELAYS_S) + 5)]
     assert delays[:2] == [0.0, 0.0]
     assert delays == sorted(delays)
     assert delays[-1] == DELAYS_S[-1]
+
+
+def test_somebody_who_waits_for_help_waits_no_longer() -> None:
+    delays = [failing(n).delay_s(alarm_open=True) for n in range(len(DELAYS_S) + 5)]
+    assert max(delays) == ALARM_DELAY_S < DELAYS_S[BARE_AT]
+    assert delays == sorted(delays) and delays[:2] == [0.0, 0.0]
 
 
 def test_a_healthy_minute_counts_anew_and_so_does_another_configuration() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from iio_tree import IioTree
 
+from edge_rt.adapters.statedir import StateDir
 from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.calibration import FACES, Calibration
-from edge_rt.core.config import Config, parse_config
+from edge_rt.core.config import Config, FaceConfig, parse_config
 from edge_rt.core.errors import SensorError
 from edge_rt.runtime.check import Check
+from edge_rt.runtime.doctor import check_camera
 from edge_rt.runtime.doctor_sensors import (
     check_accelerometer,
     check_buses,
@@ -72,6 +76,19 @@ def test_what_a_running_daemon_says(tmp_path: Path) -> None:
     check = only(check_accelerometer(config, {"falls": falls}))
     assert check.state == "failed" and check.remedy == "check power and wiring"
     assert check.found == "mpu6050: the daemon says lost: 0x68: no answer"
+
+
+def test_a_daemon_that_does_not_answer_keeps_its_sensor_to_itself(tmp_path: Path) -> None:
+    """Two readers of one FIFO take each other's samples."""
+    config = config_for(tmp_path, driver="mpu6050", bus=str(Path("/dev") / "i2c-no-such"))
+    with StateDir(tmp_path):
+        check = only(check_accelerometer(config, None))
+        assert check.state == "warning" and f"process {os.getpid()} may be" in check.found
+        faces = msgspec.structs.replace(config, faces=FaceConfig(enabled=True))
+        camera = only(check_camera(faces, None))
+        assert camera.state == "warning" and f"process {os.getpid()} may be" in camera.found
+    with pytest.raises(SensorError, match="i2c-no-such"):
+        list(check_accelerometer(config, None))
 
 
 def test_the_calibration_is_shown_and_one_of_another_sensor_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,24 @@ def test_a_model_is_tried_where_no_file_can_be_written(tmp_path: Path, engine: s
     assert done.stdout.strip() == "{'FULLY_CONNECTED': 1}", done.stderr
 
 
+def test_a_machine_that_starts_no_process_says_nothing_about_the_model(tmp_path: Path) -> None:
+    """Not ModelError: a candidate must not be refused for it."""
+    bundle = tiny.bundle(tmp_path / "b", tiny.scorer())
+    asked = (
+        "import os, resource, sys; from pathlib import Path; "
+        "from edge_rt.adapters.probe import probe; from edge_rt.core.errors import DaemonError\n"
+        "last = max(map(int, os.listdir('/proc/self/fd')))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (last + int(sys.argv[2]),) * 2)\n"
+        "try: probe(Path(sys.argv[1]))\n"
+        "except DaemonError as error: print(error)\n"
+    )
+    for free in ("1", "3"):  # none for the child's answers; those, but none to start it
+        words = [sys.executable, "-c", asked, str(bundle), free]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert "no process can be started" in done.stdout, done.stderr
+        assert "(Too many open files); " in done.stdout
+
+
 def test_a_bare_model_is_described_only(tmp_path: Path, engine: str) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(tiny.elementwise((1, 4)))

@@ -17,7 +17,7 @@ from typing import IO
 
 import msgspec
 
-from edge_rt.core.errors import ModelError, error_from
+from edge_rt.core.errors import DaemonError, ModelError, error_from
 from edge_rt.core.trying import (
     MAX_ERROR_TAIL_BYTES,
     MAX_OUTPUT_BYTES,
@@ -42,6 +42,8 @@ class Spawn:
     """Runs `python -m module TASK` for each task: a Runner that needs no preparation.
 
     background  at the lowest priority
+
+    A call raises DaemonError when this machine has no memory, process or descriptor left for it.
     """
 
     def __init__(self, module: str = CHILD_MODULE, background: bool = False) -> None:
@@ -49,12 +51,18 @@ class Spawn:
         self._background = background
 
     def __call__(self, task: bytes, timeout_s: float) -> Ended:
-        with _memory("output") as out, _memory("errors") as errors:
-            code = self._run(task, timeout_s, out, errors)
-            out.seek(0)
-            size = errors.seek(0, os.SEEK_END)
-            errors.seek(max(0, size - MAX_ERROR_TAIL_BYTES))
-            return Ended(code, out.read(MAX_OUTPUT_BYTES), errors.read())
+        try:
+            with _memory("output") as out, _memory("errors") as errors:
+                code = self._run(task, timeout_s, out, errors)
+                out.seek(0)
+                size = errors.seek(0, os.SEEK_END)
+                errors.seek(max(0, size - MAX_ERROR_TAIL_BYTES))
+                return Ended(code, out.read(MAX_OUTPUT_BYTES), errors.read())
+        except OSError as error:  # says nothing about the model
+            raise DaemonError(
+                f"no process can be started to try a model in ({error.strerror}); "
+                "free memory, or raise the limit of processes or open files"
+            ) from None
 
     def _run(self, task: bytes, timeout_s: float, out: IO[bytes], errors: IO[bytes]) -> int | None:
         command = [sys.executable, "-P", "-m", self._module, task.decode()]

@@ -19,6 +19,8 @@ SPARE_AT, BARE_AT = 3, 6
 BARE_S = 600.0
 # The first starts come quickly (a fall waits for nobody); later ones must not eat card and battery.
 DELAYS_S = (0.0, 0.0, 0.0, 2.0, 5.0, 10.0, 10.0, 20.0, 30.0, 60.0)
+# Nor may an alarm that is open wait to sound again.
+ALARM_DELAY_S = 2.0
 MAX_REASON = 300
 
 
@@ -49,10 +51,10 @@ class Starts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return Mode.BARE
         return Mode.SPARE if self.failed >= SPARE_AT else Mode.FULL
 
-    @property
-    def delay_s(self) -> float:
-        """How long it should wait first."""
-        return DELAYS_S[min(self.failed, len(DELAYS_S) - 1)]
+    def delay_s(self, alarm_open: bool) -> float:
+        """How long it should wait first; alarm_open: somebody waits for help."""
+        delay_s = DELAYS_S[min(self.failed, len(DELAYS_S) - 1)]
+        return min(delay_s, ALARM_DELAY_S) if alarm_open else delay_s
 
 
 def before(last: Starts | None, made_of: str) -> Starts:

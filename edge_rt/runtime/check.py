@@ -47,6 +47,12 @@ def failed(name: str, message: str, otherwise: str) -> Check:
     return Check(name, "failed", *((found, remedy) if mark else (message, otherwise)))
 
 
+def in_use(name: str, owner: int) -> Check:
+    """A line for a device that a daemon has whom nobody can ask: a second reader empties its FIFO."""
+    found = f"not looked at: process {owner} may be reading it"
+    return Check(name, "warning", found, "stop that first: systemctl stop edge-rt")
+
+
 def failed_call(name: str, error: OSError) -> Check:
     """A failed line of a call to the kernel."""
     reason = error.strerror or type(error).__name__

@@ -58,13 +58,16 @@ class CrashGuard:
         self._before = crash_loop.before(self._load(), made_of)
         self._proved = False
         self.mode = self._before.mode
-        self.delay_s = self._before.delay_s
         bundle = config.falls.bundle
         if self.mode is not Mode.FULL:
             bundle = spare(bundle)
         self.config = crash_loop.reduced(config, self.mode, bundle)
         self._asked = config
         self._left_out: dict[str, str] = {}
+
+    def delay_s(self, alarm_open: bool) -> float:
+        """How long this start should wait first."""
+        return self._before.delay_s(alarm_open)
 
     def begin(self) -> None:
         """This start counts as failed from here on, until `healthy` or `stopped`."""

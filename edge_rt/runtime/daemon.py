@@ -31,7 +31,7 @@ from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.crash_guard import CrashGuard
 from edge_rt.runtime.device_commands import DeviceCommands
 from edge_rt.runtime.face_service import FaceService
-from edge_rt.runtime.fall_memory import FallMemory
+from edge_rt.runtime.fall_memory import FallMemory, alarm_was_open
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.logs import fields
 from edge_rt.runtime.model_commands import ModelCommands
@@ -108,8 +108,8 @@ class Daemon:
         finish_restore(state.path)
         guard = self._guard = CrashGuard(state.path, self.config)
         guard.begin()
-        if guard.delay_s:
-            pause(guard.delay_s)
+        if delay_s := guard.delay_s(alarm_was_open(state.path)):
+            pause(delay_s)
         config = guard.config
         stamps = Stamps(
             source_of(config.device.fleet, config.device.name),

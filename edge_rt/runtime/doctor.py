@@ -27,7 +27,7 @@ from edge_rt.adapters.tflite import ENGINES, choose_engine, installed_engines
 from edge_rt.bundle import factory_bundles, locate
 from edge_rt.core.config import Config
 from edge_rt.core.errors import DaemonError, EdgeRtError
-from edge_rt.runtime.check import Check, State, failed, run_checks
+from edge_rt.runtime.check import Check, State, failed, in_use, run_checks
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.clock import FIRST_YEAR, clock_trusted
 from edge_rt.runtime.doctor_faces import check_template_key, check_templates
@@ -194,6 +194,8 @@ def check_camera(config: Config, status: dict[str, Any] | None) -> Iterator[Chec
         good = faces["frames"] > 0
         found = f"the daemon says {faces['camera']}, {faces['frames']} frames"
         yield Check("camera", "ok" if good else "warning", found, "arm faces and look again")
+    elif (owner := held_by(Path(config.runtime.state_dir))) is not None:
+        yield in_use("camera", owner)
     else:
         yield _deliver_picture(config)
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from edge_rt.adapters.bundle_files import read_bundle
+from edge_rt.adapters.statedir import held_by
 from edge_rt.bundle import locate
 from edge_rt.core.config import Adxl345Source, Config, IioSource, Mpu6050Source
 from edge_rt.core.errors import HardwareError
 from edge_rt.core.manifest import FallManifest
 from edge_rt.runtime.accelerometers import make_accelerometer
-from edge_rt.runtime.check import Check, State, failed
+from edge_rt.runtime.check import Check, State, failed, in_use
 from edge_rt.runtime.instruments import InstrumentSource, bus_path, is_model, make_instrument
 from edge_rt.runtime.sensor_desk import load_calibration
 
@@ -35,6 +36,8 @@ def check_accelerometer(config: Config, status: dict[str, Any] | None) -> Iterat
         yield Check(NAME, "warning", what, remedy)
     elif status is not None and status["falls"] is not None:
         yield _as_the_daemon_says(driver, status["falls"])
+    elif (owner := held_by(Path(config.runtime.state_dir))) is not None:
+        yield in_use(NAME, owner)
     else:
         yield _deliver_samples(config)
 

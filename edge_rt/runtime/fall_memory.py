@@ -97,6 +97,15 @@ class FallMemory:
         return self._monotonic() - kept.monotonic_s if kept.boot_id == self._boot_id else 0.0
 
 
+def alarm_was_open(folder: Path) -> bool:
+    """Whether an incident was open when the state was last saved; true if that cannot be read."""
+    try:
+        kept = StateFile(folder / FALL_NAME, _Kept).load()
+    except StorageError:  # said by who restores it
+        return True
+    return kept is not None and kept.machine.get("state") in OPEN
+
+
 def logged_stages(recorder: Recorder) -> list[Stage]:
     """The newest fall stages of the log, oldest first; none if the log cannot be read in time."""
 

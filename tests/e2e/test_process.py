@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from daemons import PATIENCE_S, Running, daemon
 
-from edge_rt.core.crash_loop import BARE_AT, SPARE_AT
+from edge_rt.core.crash_loop import BARE_AT, DELAYS_S, SPARE_AT
 from edge_rt.core.toml import write_toml
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.crash_guard import CrashGuard
@@ -181,8 +181,10 @@ def test_without_models_an_open_alarm_sounds_again_and_can_be_ended(tmp_path: Pa
         running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm")
         running.stop(signal.SIGKILL)
     crash_until_bare(tmp_path)
-    with daemon(tmp_path, config, **rogue("nothing")) as running:
+    begun_s = time.monotonic()
+    with daemon(tmp_path, config) as running:
         running.wait(loud, "the siren, for the alarm is still open")
+        assert time.monotonic() - begun_s < DELAYS_S[BARE_AT]  # what waits for no one's help
         status = running.status()
         assert status["engine"] == "" and status["models"]["tasks"] == {}
         assert any(
