@@ -48,7 +48,7 @@ def failed(name: str, message: str, otherwise: str) -> Check:
 
 
 def in_use(name: str, owner: int) -> Check:
-    """A line for a device that a daemon has whom nobody can ask: a second reader empties its FIFO."""
+    """A line for a device of a daemon that nobody can ask; a second reader would empty its FIFO."""
     found = f"not looked at: process {owner} may be reading it"
     return Check(name, "warning", found, "stop that first: systemctl stop edge-rt")
 
