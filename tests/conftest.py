@@ -37,12 +37,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--release"):
-        return
     skip = pytest.mark.skip(reason="release size: run scripts/test release")
     for item in items:
-        if item.get_closest_marker("release"):
+        if item.get_closest_marker("release") and not config.getoption("--release"):
             item.add_marker(skip)
+        native = item.get_closest_marker("native")
+        if native is not None and "EDGE_RT_TRANSLATED" in os.environ:
+            item.add_marker(pytest.mark.skip(reason=f"processor is translated: {native.args[0]}"))
 
 
 @pytest.fixture(scope="session")

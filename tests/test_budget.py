@@ -61,6 +61,7 @@ def import_alone(module: str) -> dict[str, Any]:
         ),
     ],
 )
+@pytest.mark.native("memory is measured")
 def test_import_budget(module: str, forbidden: set[str], most_modules: int, most_mb: float) -> None:
     result = import_alone(module)
     new = result["new"]

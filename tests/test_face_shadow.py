@@ -30,6 +30,8 @@ from edge_rt.runtime.face_exam import OTHERS, OWNER
 from edge_rt.runtime.places import MIGRATION_NAME
 from edge_rt.runtime.update_task import Rules, TaskUpdate
 
+pytestmark = pytest.mark.native("pictures come at their own pace")
+
 PATIENCE_S = 40.0
 MEDIA = Path(__file__).parents[1] / "edge_rt" / "demo_media"
 ELSEWHERE = "another-space"

@@ -16,6 +16,7 @@ def test_a_bus_that_is_not_there_names_the_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/dev/null", "/dev/zero"])
+@pytest.mark.native("an ioctl is not passed on")
 def test_a_device_that_is_no_bus_is_refused_and_let_go(name: str) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(SensorError, match="is no I2C bus"):

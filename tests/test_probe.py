@@ -103,6 +103,7 @@ def test_a_hang_is_ended_with_the_whole_process_group(tmp_path: Path, engine: st
     assert children() <= before, "a process is left to wait for"
 
 
+@pytest.mark.native("memory is bounded")
 def test_memory_is_capped(tmp_path: Path, engine: str) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(tiny.elementwise((1, 20_000, 20_000)))  # 1.6 GB a tensor

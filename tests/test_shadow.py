@@ -57,6 +57,7 @@ def quiet_day(live: Bundle) -> Day:
 
 
 @pytest.mark.parametrize("name", ["fold1", "int7"])
+@pytest.mark.native("latency is judged")
 def test_good_candidates_pass(live: Bundle, quiet_day: Day, name: str) -> None:
     verdict = shadowed(variant(live, GOOD[name]), quiet_day)
     assert verdict is not None and verdict.passed, verdict

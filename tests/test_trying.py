@@ -43,9 +43,11 @@ KINDS = {
 }
 CONTEXT = {"rate_hz": 50.0, "range_g": 16.0, "placement": "waist"}
 SENSORS = ((50.0, 16.0), (25.0, 4.0), (100.0, 8.0), (31.25, 4.0))
+forks = pytest.mark.native("a translator has a thread of its own, and so nothing forks")
 
 
 @pytest.mark.parametrize("name", ["fall-waist", "fall-wrist", "face-detect", "face-embed"])
+@forks
 def test_factory_bundles_pass(peer: Peer, factory_bundle: Callable[[str], Path], name: str) -> None:
     told = peer.ask("self_test", factory_bundle(name))
     assert told.get("error") is None
@@ -54,6 +56,7 @@ def test_factory_bundles_pass(peer: Peer, factory_bundle: Callable[[str], Path],
     assert told["left"] == 0
 
 
+@forks
 def test_a_self_test_costs_milliseconds(
     peer: Peer, factory_bundle: Callable[[str], Path], figure: Callable[..., None]
 ) -> None:
@@ -77,6 +80,7 @@ def test_a_self_test_costs_milliseconds(
         ("dawdle", "run", "is over the manifest's budget of 5 ms"),
     ],
 )
+@forks
 def test_a_rogue_is_refused_by_what_it_did(
     peer: Peer, factory_bundle: Callable[[str], Path], deed: str, at: str, reason: str
 ) -> None:
@@ -86,6 +90,7 @@ def test_a_rogue_is_refused_by_what_it_did(
     assert peer.reason(folder) == ""  # the fork server is as it was
 
 
+@forks
 def test_a_model_reaches_nothing(peer: Peer, factory_bundle: Callable[[str], Path]) -> None:
     bait = Path("/tmp/rogue-bait")
     bait.touch()
@@ -95,6 +100,7 @@ def test_a_model_reaches_nothing(peer: Peer, factory_bundle: Callable[[str], Pat
     bait.unlink()
 
 
+@forks
 def test_the_locks_that_hold_are_reported(
     peer: Peer, factory_bundle: Callable[[str], Path]
 ) -> None:
@@ -102,6 +108,7 @@ def test_the_locks_that_hold_are_reported(
     assert "descriptors" in report["confined"]
 
 
+@forks
 def test_a_hang_ends_at_its_deadline(peer: Peer, factory_bundle: Callable[[str], Path]) -> None:
     told = peer.ask(
         "self_test", factory_bundle("fall-waist"), deed="sleep", at="load", timeout_s=0.5
@@ -109,6 +116,7 @@ def test_a_hang_ends_at_its_deadline(peer: Peer, factory_bundle: Callable[[str],
     assert 0.5 <= told["seconds"] < 5.0
 
 
+@forks
 def test_the_server_and_its_child_die_with_the_daemon(
     engine: str, factory_bundle: Callable[[str], Path]
 ) -> None:
@@ -134,6 +142,7 @@ def child_of(pid: int) -> int:
     raise AssertionError("the fork server started no child")
 
 
+@forks
 def test_without_a_server_trials_go_on(engine: str, factory_bundle: Callable[[str], Path]) -> None:
     peer = Peer(engine)
     peer.ask("kill")
@@ -143,6 +152,7 @@ def test_without_a_server_trials_go_on(engine: str, factory_bundle: Callable[[st
     peer.close()
 
 
+@forks
 def test_a_process_with_threads_gets_no_server(engine: str) -> None:
     peer = Peer(engine)
     assert peer.ask("threads") == {"zygote": False}
@@ -156,6 +166,7 @@ def test_a_process_with_threads_gets_no_server(engine: str) -> None:
         ("no descriptor", "Too many open files"),
     ],
 )
+@forks
 def test_a_machine_that_forks_no_more_gets_no_server_but_a_start(
     engine: str, lacks: str, reason: str
 ) -> None:
@@ -167,6 +178,7 @@ def test_a_machine_that_forks_no_more_gets_no_server_but_a_start(
     peer.close()
 
 
+@forks
 def test_damaged_models_are_survived(peer: Peer, factory_bundle: Callable[[str], Path]) -> None:
     """50 on each engine; the release size has thousands."""
     told = peer.ask("mutants", factory_bundle("fall-waist"), count=50, seed=1)
@@ -175,6 +187,7 @@ def test_damaged_models_are_survived(peer: Peer, factory_bundle: Callable[[str],
     assert told["told"].get("passed", 0) < 25  # flipped bits of a weight may go unnoticed
 
 
+@forks
 def test_the_fall_watch_goes_on_beside_rogues(
     engine: str, factory_bundle: Callable[[str], Path], figure: Callable[..., None]
 ) -> None:
@@ -200,6 +213,7 @@ def test_the_fall_watch_goes_on_beside_rogues(
 @pytest.mark.parametrize(
     ("name", "count"), [("fall-waist", 1000), ("face-detect", 100), ("face-embed", 50)]
 )
+@forks
 def test_thousands_of_damaged_models_are_survived(
     peer: Peer,
     engine: str,
@@ -216,6 +230,7 @@ def test_thousands_of_damaged_models_are_survived(
     figure(f"damaged copies of {name} survived on {engine}", done, at_least=count)
 
 
+@forks
 def test_the_server_costs_little_memory(
     engine: str, factory_bundle: Callable[[str], Path], figure: Callable[..., None]
 ) -> None:
@@ -233,6 +248,7 @@ def test_the_server_costs_little_memory(
 
 
 @pytest.mark.parametrize("placement", ["waist", "wrist"])
+@forks
 def test_the_factory_model_passes_the_challenge(
     peer: Peer, factory_bundle: Callable[[str], Path], placement: str
 ) -> None:
@@ -254,6 +270,7 @@ def test_the_factory_model_passes_the_challenge(
         (shifted(-5.0), "times it missed simulated falls that the live model caught"),
     ],
 )
+@forks
 def test_spoilt_models_fail_the_challenge(
     factory_bundle: Callable[[str], Path], tmp_path: Path, edit: Edit, reason: str
 ) -> None:

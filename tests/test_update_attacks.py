@@ -420,6 +420,7 @@ def resident_mb() -> float:
 
 
 @pytest.mark.parametrize("kind", ["flood", "endless", "strangers"])
+@pytest.mark.native("memory is measured")
 def test_a_flood_costs_the_broker_its_connection(
     kind: str, make_device: Callable[..., Device]
 ) -> None:

@@ -34,6 +34,7 @@ def one_line(done: tuple[int, str, str], exit_code: int, *parts: str) -> None:
         assert part in err
 
 
+@pytest.mark.native("the doctor judges latency")
 def test_an_open_alarm_survives_backup_reset_and_restore(tmp_path: Path, say: Say) -> None:
     saved, config = tmp_path / "saved.tar.gz", tmp_path / "config.toml"
     state = tmp_path / "state"

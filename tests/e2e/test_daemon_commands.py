@@ -305,6 +305,7 @@ def test_the_self_test_tries_models_and_leaves_falls_alone(
         assert running.status()["problems"] == []
 
 
+@pytest.mark.native("pictures come at their own pace")
 def test_a_face_worker_is_replaced_and_a_new_person_enrolled_when_somebody_is_there(
     make_broker: Callable[..., Broker],
     pki: Pki,

@@ -64,6 +64,7 @@ def enrol(running: Running, name: str = "owner", *pictures: Path) -> dict[str, A
     return running.call("face_enrol", name=name, images=read_images(chosen))
 
 
+@pytest.mark.native("pictures come at their own pace")
 def test_the_owner_is_let_in_on_other_photographs_and_a_stranger_is_not(tmp_path: Path) -> None:
     with daemon(tmp_path, config()) as running:
         person = enrol(running)["enrolled"]
@@ -111,6 +112,7 @@ def test_persons_outlive_the_daemon_and_can_be_removed(tmp_path: Path) -> None:
             running.call("face_remove", name="owner")
 
 
+@pytest.mark.native("pictures come at their own pace")
 def test_nobody_enrolled_locks_nobody_out(tmp_path: Path) -> None:
     with daemon(tmp_path, config(armed=True)) as running:
         running.wait(

@@ -129,6 +129,7 @@ def test_the_command_runs(installed: Environment) -> None:
     assert installed.run("python", "-m", "edge_rt", "--version").split()[-1] == edge_rt.__version__
 
 
+@pytest.mark.native("pictures come at their own pace")
 def test_the_demo_runs(installed: Environment) -> None:
     summary = json.loads(installed.run("edge-rt", "demo", "--fast", "--json"))
     assert summary["missed"] == []

@@ -202,6 +202,7 @@ def check(run: Run, result: Result) -> None:
     assert not result.status["storage"]["dropped"]
 
 
+@pytest.mark.native("300 times the pace of life")
 def test_a_few_seconds_of_it(site: Site, tmp_path: Path) -> None:
     result = play(COMMIT, site, tmp_path)
     check(COMMIT, result)

@@ -128,6 +128,7 @@ def offer(fleet: Fleet, folder: Path, waist: Path, edit: Edit, version: str, **m
     fleet.upload()
 
 
+@pytest.mark.native("a share of the processor is judged")
 def test_from_publish_to_confirmed_and_back_by_hand(
     make_broker: Callable[..., Broker],
     pki: Pki,
