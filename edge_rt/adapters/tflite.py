@@ -7,6 +7,7 @@ LiteRT first), is visible as `Interpreter.engine`, and is never switched silentl
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.util
@@ -28,6 +29,7 @@ ENGINES = {
     "litert": ("ai_edge_litert", "ai-edge-litert"),
     "tflite-runtime": ("tflite_runtime", "tflite-runtime"),
 }
+FENV_BYTES = 64  # fenv_t has 8 on ARM and 32 on x86-64 (glibc, bits/fenv.h)
 IDENTIFIER = b"TFL3"  # bytes 4..8 of every TFLite flatbuffer (schema.fbs, file_identifier)
 
 Array = npt.NDArray[Any]
@@ -78,11 +80,27 @@ def choose_engine(name: str = "auto", numpy_version: str = np.__version__) -> st
 @functools.cache
 def load_engine(chosen: str) -> tuple[str, Any]:
     """Name with version, and module, of an engine that `choose_engine` gave; imported once."""
-    package = importlib.import_module(ENGINES[chosen][0])
+    with _arithmetic_kept():
+        package = importlib.import_module(ENGINES[chosen][0])
+        module = importlib.import_module(package.__name__ + ".interpreter")
     # Not importlib.metadata: for one line of text it would bring the whole of `email` along.
-    return f"{chosen} {package.__version__}", importlib.import_module(
-        package.__name__ + ".interpreter"
-    )
+    return f"{chosen} {package.__version__}", module
+
+
+@contextlib.contextmanager
+def _arithmetic_kept() -> Iterator[None]:
+    """Keep this thread's floating-point environment (fenv(3)) over an import.
+
+    tflite-runtime 2.14.0 for ARM makes the thread that loads it, and all that this one starts
+    later, take subnormal numbers for zero, as libraries linked with GCC's -ffast-math do.
+    """
+    libm = ctypes.CDLL("libm.so.6")
+    kept = ctypes.create_string_buffer(FENV_BYTES)
+    libm.fegetenv(kept)
+    try:
+        yield
+    finally:
+        libm.fesetenv(kept)
 
 
 def _bears(engine: str, numpy_version: str) -> bool:
