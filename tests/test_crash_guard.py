@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import msgspec
 
 from edge_rt.core.config import Config, FaceConfig, FallConfig
 from edge_rt.core.crash_loop import BARE_AT, SPARE_AT, Mode
-from edge_rt.runtime.crash_guard import STARTS_NAME, CrashGuard, factory_spare
+from edge_rt.runtime.crash_guard import STAND_IN_NAME, STARTS_NAME, CrashGuard, factory_spare
 
 CONFIG = Config(faces=FaceConfig(enabled=True), falls=FallConfig(bundle="/srv/mine"))
 
@@ -95,6 +96,30 @@ def test_a_damaged_count_and_a_sick_disk_stop_nobody(tmp_path: Path) -> None:
     gone.begin()
     gone.healthy()
     assert gone.mode is Mode.FULL
+
+
+def test_failed_starts_are_counted_in_memory_while_the_disk_takes_nothing(
+    disk: Path, tmp_path: Path
+) -> None:
+    memory = tmp_path / "run"
+    memory.mkdir()
+
+    def start() -> CrashGuard:
+        made = CrashGuard(disk, CONFIG, lambda name: "fall-wrist", memory)
+        made.begin()
+        return made
+
+    assert start().mode is Mode.FULL  # one that the disk has counted
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    modes = [start().mode for _ in range(BARE_AT)]
+    assert modes == [Mode.FULL] * (SPARE_AT - 1) + [Mode.SPARE] * SPARE_AT + [Mode.BARE]
+    # With the disk back, what it is told holds.
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    well = start()
+    assert well.mode is Mode.BARE and not (memory / STAND_IN_NAME).exists()
+    well.stopped()
+    CrashGuard(disk, CONFIG, memory=memory).healthy()
+    assert start().mode is Mode.FULL
 
 
 def test_the_factory_bundle_for_the_same_place(tmp_path: Path, factory_bundle: object) -> None:

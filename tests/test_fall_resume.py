@@ -55,6 +55,18 @@ def log(*stages: str) -> list[Stage]:
             Plan(adopt=(State.ALARM, "b")),
         ),
         (State.CANCELLED, "a", log("prealarm a", "cancelled a", "suspected b"), Plan()),
+        (State.RESOLVED, "a", log("alarm a", "alarm b"), Plan(adopt=(State.ALARM, "b"))),
+        # somebody called for help while the machine hung in another incident
+        (State.SUSPECTED, "a", log("suspected a", "alarm b"), Plan(adopt=(State.ALARM, "b"))),
+        (State.SUSPECTED, "a", log("alarm b"), Plan(adopt=(State.ALARM, "b"))),
+        (State.PREALARM, "a", log("prealarm a", "alarm b"), Plan(adopt=(State.ALARM, "b"))),
+        (State.MONITORING, None, log("alarm b", "suspected c"), Plan(adopt=(State.ALARM, "b"))),
+        # it was looked after, or is not more urgent than what is at hand
+        (State.SUSPECTED, "a", log("suspected a", "alarm b", "resolved b"), Plan()),
+        (State.PREALARM, "a", log("prealarm a", "prealarm b", "cancelled b"), Plan()),
+        (State.ALARM, "a", log("alarm b", "alarm a"), Plan()),
+        (State.ALARM, "a", log("alarm a", "prealarm b"), Plan()),
+        (State.MONITORING, None, log("prealarm a", "alarm b", "resolved b"), Plan()),
     ],
 )
 def test_the_further_record_wins(

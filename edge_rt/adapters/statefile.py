@@ -69,7 +69,7 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StateFile(Generic[T]):
     """One struct of type `T` in a file.
 
-    Raises StorageError from both methods; a damaged file is never overwritten by load().
+    Raises StorageError from its methods; a damaged file is never overwritten by load().
     """
 
     def __init__(self, path: Path, kind: type[T]) -> None:
@@ -96,6 +96,14 @@ class StateFile(Generic[T]):
         body = msgspec.json.encode(state)
         checksum = hashlib.sha256(body).hexdigest()
         self.file.write(msgspec.json.encode(_Envelope(FORMAT, checksum, msgspec.Raw(body))))
+
+    def remove(self) -> None:
+        """Forget what is saved, if anything is."""
+        path = self.file.path
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be removed ({error.strerror})") from None
 
 
 def _sync_folder(folder: Path) -> None:

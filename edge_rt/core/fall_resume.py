@@ -28,7 +28,8 @@ class Stage(NamedTuple):
 class Plan(NamedTuple):
     """What to do with a machine that was restored from its saved state.
 
-    adopt  go to this state with this incident instead: the log is further along
+    adopt  go to this state with this incident instead: the log is further along, or knows of an
+           incident that is more urgent
     reset  the saved incident has ended, by the log: nothing is at hand
     tell   announce this stage of the saved incident: the log does not have it
     """
@@ -40,17 +41,23 @@ class Plan(NamedTuple):
 
 def plan(state: State, incident: str | None, stages: Sequence[Stage]) -> Plan:
     """state, incident: as saved; stages: the newest of the log, oldest first."""
-    newest = stages[-1] if stages else None
-    other = newest if newest is not None and newest.incident != incident else None
+    # A suspicion that calmed down leaves no stage, and may have come after an alarm: a call for help
+    # is answered beside the machine while that hangs.
+    others = [s for s in stages if s.incident != incident and s.what != "suspected"]
+    other = others[-1] if others else None
     if incident is None:
         return _adopt(other) or Plan()
     mine = _RANK[ANNOUNCED[state]]
     own = max((stage for stage in stages if stage.incident == incident), key=_rank, default=None)
     theirs = _rank(own) if own is not None else 0
+    ended = mine == _ENDED or theirs == _ENDED
+    more_urgent = other is not None and (ended or _rank(other) > max(mine, theirs))
+    if more_urgent and (adopted := _adopt(other)):
+        return adopted
     if mine > theirs:
         return Plan(tell=ANNOUNCED[state])
-    if theirs == _ENDED or mine == _ENDED:
-        return _adopt(other) or Plan(reset=mine < theirs)
+    if ended:
+        return Plan(reset=mine < theirs)
     return (_adopt(own) if theirs > mine else None) or Plan()
 
 

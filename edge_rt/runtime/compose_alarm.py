@@ -101,8 +101,13 @@ def resume(place: Place, pipeline: FallPipeline, announce: Announce) -> tuple[Fa
     place.recorder.listen(siren_follows(place.siren), urgent=True)
     memory = FallMemory(place.folder, place.boot_id, time.monotonic)
     restored = memory.restore(pipeline, logged_stages(place.recorder))
+    if restored.corrected:
+        # A later start may find the log slow or gone.
+        memory.save(pipeline.save())
     if pipeline.machine.state in OPEN:
         place.siren.sound(pipeline.machine.state.value)
+    else:
+        place.siren.silence()  # the daemon sounds by the saved state alone
     for kind, what, data in restored.tell:
         announce(kind, what, data)
     return memory, restored.asleep_s

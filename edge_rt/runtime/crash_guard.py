@@ -22,7 +22,7 @@ from edge_rt.core.manifest import FallManifest
 
 log = logging.getLogger(__name__)
 
-STARTS_NAME = "starts.json"
+STARTS_NAME, STAND_IN_NAME = "starts.json", "starts-unsaved.json"
 DEFAULT_BUNDLE = "fall-waist"
 
 # From the bundle that the configuration names to the one to fall back on.
@@ -45,14 +45,24 @@ def factory_spare(name: str) -> str:
 
 
 class CrashGuard:
-    """One for each start; the state folder must be ours. A disk that fails costs only the count.
+    """One for each start; the state folder must be ours.
 
     mode    how much of the configuration to run
     config  what to run
+
+    memory  a folder that outlives a process and no more: the count goes there while the disk takes
+            none, for a card that turns read-only may be just what starts fail on
     """
 
-    def __init__(self, folder: Path, config: Config, spare: SpareBundle = factory_spare) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        spare: SpareBundle = factory_spare,
+        memory: Path | None = None,
+    ) -> None:
         self._file = StateFile(folder / STARTS_NAME, Starts)
+        self._stand_in = None if memory is None else StateFile(memory / STAND_IN_NAME, Starts)
         text = msgspec.json.encode([__version__, config])
         made_of = hashlib.sha256(text).hexdigest()[:16]
         self._before = crash_loop.before(self._load(), made_of)
@@ -129,14 +139,29 @@ class CrashGuard:
         return f"degraded after {found['failed_starts']} failed starts{off}: {found['reason']}"
 
     def _load(self) -> Starts | None:
-        try:
-            return self._file.load()
-        except StorageError as error:  # damaged, or no disk: counts from nothing
-            log.warning("failed starts are not known: %s", error)
-            return None
+        # The stand-in is there only while it is the newer one.
+        for file in (self._stand_in, self._file):
+            try:
+                starts = None if file is None else file.load()
+            except StorageError as error:  # damaged, or no disk: counts from nothing
+                log.warning("failed starts are not known: %s", error)
+                starts = None
+            if starts is not None:
+                return starts
+        return None
 
     def _save(self, starts: Starts) -> None:
         try:
             self._file.save(starts)
+            if self._stand_in is not None:
+                self._stand_in.remove()
+        except StorageError as error:
+            log.warning("failed starts are counted in memory: %s", error)
+            self._save_in_memory(starts)
+
+    def _save_in_memory(self, starts: Starts) -> None:
+        try:
+            if self._stand_in is not None:
+                self._stand_in.save(starts)
         except StorageError as error:  # the watch goes on without the count
             log.warning("failed starts are not counted: %s", error)

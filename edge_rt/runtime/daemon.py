@@ -18,6 +18,7 @@ from edge_rt.adapters.statedir import StateDir
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.crash_loop import Mode
 from edge_rt.core.errors import ConfigError, EdgeRtError
+from edge_rt.core.fall_table import OPEN
 from edge_rt.core.pin_config import programs_of
 from edge_rt.core.wire import Lane, source_of
 from edge_rt.runtime.clock import clock_trusted
@@ -31,7 +32,7 @@ from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.crash_guard import CrashGuard
 from edge_rt.runtime.device_commands import DeviceCommands
 from edge_rt.runtime.face_service import FaceService
-from edge_rt.runtime.fall_memory import FallMemory, alarm_was_open
+from edge_rt.runtime.fall_memory import FallMemory, open_stage
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.logs import fields
 from edge_rt.runtime.model_commands import ModelCommands
@@ -105,10 +106,16 @@ class Daemon:
         room = self._room = Room(self.config, lambda: not self._ready_s or bool(self._problems()))
         self._stack.callback(room.close)
         room.start()
+        # An alarm that is open sounds before anything that may fail, hang or wait.
+        stage = open_stage(state.path)
+        if stage and self.config.falls.enabled:
+            room.sound(stage)
         finish_restore(state.path)
-        guard = self._guard = CrashGuard(state.path, self.config)
+        guard = self._guard = CrashGuard(
+            state.path, self.config, memory=Path(self.config.runtime.run_dir)
+        )
         guard.begin()
-        if delay_s := guard.delay_s(alarm_was_open(state.path)):
+        if delay_s := guard.delay_s(alarm_open=stage != ""):
             pause(delay_s)
         config = guard.config
         stamps = Stamps(
@@ -205,6 +212,10 @@ class Daemon:
     def watches(self) -> bool:
         """Whether it does what it is for: falls are watched, or not asked for."""
         return self._falls is None or self._falls.watches()
+
+    def alarm_open(self) -> bool:
+        """Whether somebody waits for help."""
+        return self._falls is not None and self._falls.alarm_state()[0] in OPEN
 
     @property
     def mode(self) -> Mode:

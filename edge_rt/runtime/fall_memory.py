@@ -36,10 +36,12 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Restored(NamedTuple):
-    """asleep_s: how long the state slept, 0 if unknown; tell: stages that the log never got."""
+    """asleep_s: how long the state slept, 0 if unknown; tell: stages that the log never got;
+    corrected: the state is another than the saved one."""
 
     asleep_s: float
     tell: list[Announcement]
+    corrected: bool
 
 
 class FallMemory:
@@ -74,7 +76,7 @@ class FallMemory:
             tell.append(Announcement("fall", chosen.tell, data))
         if machine.state in OPEN:
             log.warning("%s from before the restart: still open", machine.state)
-        return Restored(asleep_s, tell)
+        return Restored(asleep_s, tell, chosen.reset or chosen.adopt is not None)
 
     def save(self, machine: dict[str, Any]) -> None:
         """Keep this state; never waits for the disk."""
@@ -97,13 +99,15 @@ class FallMemory:
         return self._monotonic() - kept.monotonic_s if kept.boot_id == self._boot_id else 0.0
 
 
-def alarm_was_open(folder: Path) -> bool:
-    """Whether an incident was open when the state was last saved; true if that cannot be read."""
+def open_stage(folder: Path) -> str | None:
+    """The stage of the incident that was open when the state was last saved, "" if none was; None
+    if the state cannot be read."""
     try:
         kept = StateFile(folder / FALL_NAME, _Kept).load()
     except StorageError:  # said by who restores it
-        return True
-    return kept is not None and kept.machine.get("state") in OPEN
+        return None
+    state = "" if kept is None else str(kept.machine.get("state"))
+    return state if state in OPEN else ""
 
 
 def logged_stages(recorder: Recorder) -> list[Stage]:

@@ -88,11 +88,12 @@ class _Process:
             # Only here: a timer of its own would feed a watchdog over a daemon that hangs.
             self._notifier.turned(self._words())
             up_s = time.monotonic() - ready_s
-            if self._daemon.mode is Mode.BARE and up_s > BARE_S:
+            bare = self._daemon.mode is Mode.BARE
+            if bare and up_s > BARE_S and not self._daemon.alarm_open():
                 log.warning("without models for %g s; leaving to try them again", BARE_S)
                 self._daemon.try_again()
                 return os.EX_TEMPFAIL
-            if up_s > HEALTHY_S and self._daemon.mode is not Mode.BARE and proving is None:
+            if up_s > HEALTHY_S and not bare and proving is None:
                 # On a thread of its own: a card that stalls must not keep the watchdog unfed.
                 proving = threading.Thread(target=self._daemon.healthy, name="proved", daemon=True)
                 proving.start()
