@@ -41,8 +41,8 @@ class Plan(NamedTuple):
 
 def plan(state: State, incident: str | None, stages: Sequence[Stage]) -> Plan:
     """state, incident: as saved; stages: the newest of the log, oldest first."""
-    # A suspicion that calms down leaves no stage, and may have come after an alarm: a call for help is
-    # answered beside the machine while that hangs.
+    # A suspicion that calms down leaves no stage. It may have come after an alarm: a call for help
+    # is answered beside the machine while that hangs.
     others = [s for s in stages if s.incident != incident and s.what != "suspected"]
     other = others[-1] if others else None
     if incident is None:
