@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from updates import RULES, Device, Fleet, Hand, wait_for
 
 from edge_rt.adapters.bundle_files import read_bundle
 from edge_rt.core.catalog import Catalog, choose
+from edge_rt.core.fetch import PullRules
 from edge_rt.core.fetch_config import FetchConfig
 from edge_rt.core.update_task import Answer
+from edge_rt.runtime.update_child import run_child
+from edge_rt.runtime.update_download import Download, Outcome
 from edge_rt.runtime.update_refresh import Refreshing
 
 MakeBroker = Callable[..., Broker]
@@ -186,12 +190,69 @@ def test_another_wish_takes_the_place_of_the_first(
     device = make_device(fleet.broker)
     device.wait(lambda: device.catalogs)
     device.fetcher.want(first)
+    device.wait(lambda: device.fetcher.status().get("held", 0) > 0)
     device.fetcher.want(second)
     device.wait(lambda: device.staged)
     assert device.staged[0][0] == second
-    device.fetcher.want(None)
-    parts = [path.stem for path in (device.folder / "download").glob("*.part")]
-    assert parts == [second.sha256]
+    download = device.folder / "download"
+    parts = {path.stem for path in download.glob("*.part")}
+    assert parts == {first.sha256, second.sha256}, "the first may have its turn again"
+    device.fetcher.discard(first.sha256)
+    device.wait(lambda: [path.stem for path in download.glob("*.part")] == [second.sha256])
+
+
+def test_nothing_comes_in_by_metadata_that_has_expired(
+    make_broker: MakeBroker, pki: Pki, fleet: Fleet, make_device: MakeDevice
+) -> None:
+    """Whoever keeps newer metadata from the device could have it take what was withdrawn."""
+    fleet.broker = make_broker(pki)
+    release = fleet.publish(60_000)
+    fleet.upload()
+    now_s = [time.time()]
+    device = make_device(fleet.broker, wall=lambda: now_s[0])
+    device.wait(lambda: device.catalogs)
+    now_s[0] = device.fetcher.status()["expires_s"] + 1.0
+    device.fetcher.want(release)
+    device.wait(lambda: device.fetcher.status()["phase"] == "metadata has expired")
+    time.sleep(1.0)
+    assert device.fetcher.status()["asked"] == 0 and device.staged == []
+    assert device.fetcher.stop(10)
+    # Nor after a restart, until there is metadata that holds.
+    later = make_device(fleet.broker, wall=lambda: now_s[0])
+    later.wait(lambda: later.catalogs)
+    later.fetcher.want(release)
+    later.wait(lambda: later.fetcher.status()["phase"] == "metadata has expired")
+    now_s[0] -= 60.0
+    later.wait(lambda: later.staged)
+
+
+def test_a_disk_that_gives_back_other_bytes_is_no_fault_of_the_publisher(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    release = fleet.publish(400_000)
+    blob = fleet.publisher().blob(release).read_bytes()
+    download = Download(tmp_path, PullRules(), 0, lambda task: run_child(task, lambda: False))
+
+    def fetch() -> int:
+        pull = download.open(release)
+        asked = 0
+        while not pull.done:
+            for chunk in pull.ask(0.0):
+                at = chunk * release.chunk_bytes
+                data = blob[at : at + release.length(chunk)]
+                download.offer(f"{release.sha256}/{chunk}", data, 0.0)
+                asked += 1
+        return asked
+
+    assert fetch() == len(release.chunks)
+    part = tmp_path / "download" / f"{release.sha256}.part"
+    with part.open("r+b") as file:
+        file.seek(70_000)
+        file.write(b"rotten")
+    assert download.finish() is Outcome.FAILED
+    assert "the disk gives back other bytes" in download.reason
+    assert fetch() == 1, "only what is rotten comes again"
+    assert download.finish() is Outcome.STAGED
 
 
 def test_the_same_bundle_in_other_chunks(

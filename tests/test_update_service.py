@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from test_update_task import House
-from update_driver import candidate
+from update_driver import Device, Drive, candidate
 
 from edge_rt.core.catalog import Catalog, Release, Rollout
 from edge_rt.core.errors import DaemonError
@@ -176,6 +176,38 @@ def test_a_newer_release_is_fetched_in_place_of_one_that_is_under_way(site: Site
     site.shelf.offer(release("1.1.0"), release("1.2.0"))
     site.told("confirmed 1.2.0")
     assert candidate("1.1.0").sha256 in site.shelf.discarded
+
+
+class Barren(Shelf):
+    """One release cannot be had, for a reason that is not its own."""
+
+    def want(self, release: Release | None) -> None:
+        assert self.listener is not None
+        if release is not None and release.version == "1.1.0":
+            self.wanted.append(release.version)
+            self.listener.failed(None, "chunk 3 is not there")
+        else:
+            super().want(release)
+
+
+def test_what_cannot_be_fetched_does_not_keep_others_from_coming(tmp_path: Path) -> None:
+    house = House(tmp_path / "state")
+    other = Drive(tmp_path / "state", Device(), house.log, kind="face-embed")
+    shelf = Barren(house)
+    tasks = [house.drive.task, other.task]
+    service = UpdateService(
+        *(shelf, tasks), device="hall", version="0.1.0", changed=lambda report: None, turn_s=0.02
+    )
+    service.start()
+    try:
+        shelf.offer(release("1.1.0"), release("1.2.0", task="face-embed"))
+        end_s = time.monotonic() + PATIENCE_S
+        while "confirmed 1.2.0" not in house.log.told:
+            assert time.monotonic() < end_s, f"{service.status()} {house.log.told}"
+            time.sleep(0.01)
+        assert shelf.wanted.count("1.2.0") == 1 and house.drive.task.record.state is State.FETCHING
+    finally:
+        service.close()
 
 
 def test_what_an_earlier_run_has_fetched_does_not_stay(tmp_path: Path) -> None:

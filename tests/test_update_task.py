@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from update_driver import Device, Drive, candidate
 
@@ -348,6 +349,22 @@ def test_the_floor_rises_when_an_epoch_is_confirmed(tmp_path: Path, house: House
     assert Journal(house.state, "fall").floor() == 3
 
 
+def test_the_floor_has_risen_before_the_next_release_is_looked_at(house: House) -> None:
+    """It may wait since the trial, and be of an older epoch."""
+    task = house.drive.task
+    replace = msgspec.structs.replace
+    older = replace(candidate("1.2.0"), security_epoch=4)
+    newer = replace(candidate("1.1.0"), security_epoch=5)
+    for _ in range(TURNS):
+        if task.record.state is not State.IDLE or task.record.running is None:
+            task.offer(newer)
+        else:
+            task.offer(older)  # in the very turn after the confirmation
+        house.drive.turn()
+    assert house.runs == "1.1.0" and task.journal.floor() == 5
+    assert Journal(house.state, "fall").floor() == 5
+
+
 def test_a_notice_is_told_again_until_the_log_has_it(house: House) -> None:
     house.log.full = True
     house.take("1.1.0", "self_test")
@@ -375,6 +392,30 @@ def fill(disk: Path) -> Callable[[], None]:
 def lock(disk: Path) -> Callable[[], None]:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     return lambda: subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True) and None
+
+
+@pytest.mark.parametrize("fault", [fill, lock])
+def test_what_arrived_goes_on_once_the_disk_takes_it(
+    disk: Path, fault: Callable[[Path], Callable[[], None]]
+) -> None:
+    """It is told once: the fetcher is done with it."""
+    house = House(disk / "state")
+    task, new = house.drive.task, candidate("1.1.0")
+    task.offer(new)
+    house.drive.fetch("1.1.0")
+    mend = fault(disk)
+    try:
+        task.arrived(new.sha256)
+        task.turn()
+        assert task.record.state is State.FETCHING and task.problem
+    finally:
+        mend()
+    house.drive.clock.now_s += 6.0
+    task.turn()
+    assert task.record.state is not State.FETCHING
+    house.drive.told = new.sha256
+    house.take("1.1.0")
+    assert house.runs == "1.1.0" and task.problem == ""
 
 
 @pytest.mark.parametrize("fault", [fill, lock])

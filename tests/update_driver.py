@@ -189,11 +189,13 @@ class Drive:
         *,
         watched: bool = True,
         boot_id: str = "",
+        kind: str = "fall",
     ) -> None:
         self.state = state
         self.device = device
         self.clock = Clock()
-        self.journal = Journal(state, "fall", boot_id)
+        self.told = ""  # what arrived is told once, as the fetcher does
+        self.journal = Journal(state, kind, boot_id)
         self.running = begin(self.journal, device.open, watched=watched)
         rules = Rules(settle_s=60.0, retry_s=3600.0)
         self.task = TaskUpdate(
@@ -216,8 +218,12 @@ class Drive:
             self.task.offer(candidate(version))
         record = self.task.record
         if record.state is State.FETCHING and record.candidate is not None:
-            self.fetch(record.candidate.version)
-            self.task.arrived(record.candidate.sha256)
+            if self.told != record.candidate.sha256:
+                self.fetch(record.candidate.version)
+                self.told = record.candidate.sha256
+                self.task.arrived(self.told)
+        else:
+            self.told = ""
         if self.task.record.state.value != stop_in:
             self.task.turn()
 

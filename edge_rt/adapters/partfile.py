@@ -42,7 +42,8 @@ class PartFile:
             raise
 
     def held(self) -> Iterator[int]:
-        """Chunks that are there and right, by hashing all of them; none of a file that is new."""
+        """Chunks that are there and right, by hashing all of them; none of a file that is new and
+        that nothing was written to."""
         if self._new:
             return
         for chunk, sha256 in enumerate(self.release.chunks):
@@ -58,6 +59,7 @@ class PartFile:
                 view, at = view[written:], at + written
         except OSError as error:
             raise self._failure(error) from None
+        self._new = False
         self._unsynced += len(data)
         if self._unsynced >= SYNC_BYTES:
             self.sync()
@@ -100,13 +102,3 @@ class PartFile:
 
     def _failure(self, error: OSError) -> StorageError:
         return StorageError(f"{self.path}: {error.strerror}; free or mend the disk")
-
-
-def clear(folder: Path, keep: str) -> None:
-    """Remove downloads but that of the release with sha256 `keep`. Raises StorageError."""
-    try:
-        for path in folder.glob("*.part"):
-            if path.stem != keep:
-                path.unlink()
-    except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror}; free or mend the disk") from None

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from edge_rt.adapters.partfile import PartFile, clear
+from edge_rt.adapters.partfile import PartFile
 from edge_rt.core.catalog import Release
 from edge_rt.core.errors import ManifestError
 from edge_rt.core.fetch import Offer, Pull, PullRules
@@ -63,7 +63,6 @@ class Download:
     def open(self, release: Release) -> Pull:
         """Begin, or go on where an earlier run has stopped."""
         self.close()
-        clear(self._folder / "download", release.sha256)
         file = PartFile(self._folder / "download", release, self._reserve_bytes)
         pull = Pull(release, self._rules)
         pull.resume(list(file.held()))
@@ -107,7 +106,13 @@ class Download:
         if not answer.error:
             return Outcome.STAGED
         self.reason = answer.error
-        return Outcome.REFUSED if answer.kind == ManifestError.__name__ else Outcome.FAILED
+        if answer.kind != ManifestError.__name__:
+            return Outcome.FAILED
+        if len(list(self.file.held())) < len(release.chunks):
+            # Each was compared as it came: this is no fault of whoever signed it.
+            self.reason = f"{blob}: the disk gives back other bytes than it was given; replace it"
+            return Outcome.FAILED
+        return Outcome.REFUSED
 
     def discard(self, sha256: str) -> None:
         """Forget a release, its staging folder included."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_rt.adapters import mqtt
 from edge_rt.core.catalog import Release
@@ -37,7 +37,15 @@ from edge_rt.runtime.uplink_connection import settings_of
 log = logging.getLogger(__name__)
 
 IDLE_S = 5.0
+EXPIRED = "metadata has expired"
 BUSY_S = 0.1  # how soon an alarm is noticed while something is under way
+
+
+class Failed(NamedTuple):
+    """A release that could not be fetched: how long it waits, and until when (monotonic)."""
+
+    retry: Retry
+    again_s: float
 
 
 class Fetcher:
@@ -72,14 +80,13 @@ class Fetcher:
         self._refreshing = Refreshing(folder, rules, self._child, clock)
         pull = PullRules(window=rules.window, patience_s=rules.patience_s)
         self._download = Download(folder, pull, rules.reserve_mb << 20, self._child)
-        self._retry = Retry(rules.retry_s, rules.retry_cap_s)
+        self._retry_s = rules.retry_s, rules.retry_cap_s
+        self._failed: dict[str, Failed] = {}  # by sha256
         self._listener = Listener(lambda c: None, lambda r, f: None, lambda r, why: None)
         self._lock = threading.Lock()  # of the three below
         self._wanted: Release | None = None
         self._over = ""  # sha256 of a wanted release that was staged or refused
         self._rubbish: list[str] = []  # sha256 of what is to be discarded
-        self._tried = ""  # sha256 that _again_s is about
-        self._again_s = float("-inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="updates-fetch", daemon=True)
         self._phase = "idle"
@@ -99,6 +106,8 @@ class Fetcher:
         with self._lock:
             if self._wanted is None or release is None or not _same(self._wanted, release):
                 self._wanted, self._over = release, ""
+            if release is not None and release.sha256 in self._rubbish:
+                self._rubbish.remove(release.sha256)
         self.wake()
 
     def discard(self, sha256: str) -> None:
@@ -175,14 +184,14 @@ class Fetcher:
     def _timeout_s(self) -> float:
         if self._phase == "waiting for the clock":
             return 1.0
-        if self._phase != "idle":
+        if self._phase not in ("idle", EXPIRED):
             return BUSY_S
         now = self._clock()
         due = [self._line.due_s]
         if self._line.online:
             due.append(self._refreshing.due_s)
-        if self._again_s > now and self._next() is not None:
-            due.append(self._again_s)
+        if (wanted := self._next()) is not None and self._again_s(wanted) > now:
+            due.append(self._again_s(wanted))
         return max(0.0, min(IDLE_S, min(due) - now))
 
     def _child(self, task: Task) -> Answer:
@@ -193,6 +202,7 @@ class Fetcher:
             rubbish, self._rubbish = self._rubbish, []
         for sha256 in rubbish:
             self._download.discard(sha256)
+            self._failed.pop(sha256, None)
 
     # ---- metadata ----
 
@@ -224,7 +234,12 @@ class Fetcher:
     def _next(self) -> Release | None:
         with self._lock:
             wanted = self._wanted
-            return None if wanted is None or wanted.sha256 == self._over else wanted
+            if wanted is None or wanted.sha256 == self._over:
+                return None
+        return None if self._expired() else wanted
+
+    def _expired(self) -> bool:
+        return self._refreshing.expired(self._wall())
 
     def _chunks(self, now: float) -> None:
         wanted, pull = self._next(), self._download.pull
@@ -232,18 +247,17 @@ class Fetcher:
             self._leave_chunks()
             pull = None
         if wanted is None:
+            if self._phase == "idle" and self._expired():
+                self._phase = EXPIRED
             return
         if pull is None:
-            if wanted.sha256 != self._tried:
-                self._tried, self._again_s = wanted.sha256, float("-inf")
-                self._retry.reset()
-            if now < self._again_s:
+            if now < self._again_s(wanted):
                 return
             pull = self._download.open(wanted)
         if pull.reason:
             reason = pull.reason
             self._leave_chunks()
-            self._again_s = self._retry.after(now)
+            self._later(wanted)
             self._fail(None, reason)
         elif pull.done:
             self._phase = "unpacking"
@@ -259,17 +273,29 @@ class Fetcher:
             return
         self._download.close()
         if outcome is Outcome.FAILED:
-            self._again_s = self._retry.after(self._clock())
+            self._later(release)
             self._fail(None, self._download.reason)
             return
-        with self._lock:
-            if self._wanted is not None and self._wanted.sha256 == release.sha256:
-                self._over = release.sha256
+        self._failed.pop(release.sha256, None)
         if outcome is Outcome.STAGED:
             self._error = ""
             self._listener.staged(release, self._download.staging(release.sha256))
         else:
             self._fail(release, self._download.reason)
+        with self._lock:  # only now: whom it was told may not have heard it
+            if self._wanted is not None and self._wanted.sha256 == release.sha256:
+                self._over = release.sha256
+
+    def _again_s(self, release: Release) -> float:
+        """Not before this it is tried again."""
+        failed = self._failed.get(release.sha256)
+        return float("-inf") if failed is None else failed.again_s
+
+    def _later(self, release: Release) -> None:
+        """Others may have their turn meanwhile: each waits for its own time."""
+        failed = self._failed.get(release.sha256)
+        retry = Retry(*self._retry_s) if failed is None else failed.retry
+        self._failed[release.sha256] = Failed(retry, retry.after(self._clock()))
 
     def _leave_chunks(self) -> None:
         assert self._download.pull is not None
@@ -318,7 +344,8 @@ class Fetcher:
     def _give_up_for_now(self, reason: str) -> None:
         self._hang_up(reason)
         self._download.close()
-        self._again_s = self._retry.after(self._clock())
+        if (wanted := self._next()) is not None:
+            self._later(wanted)
         self._refreshing.due_s = self._refreshing.retry.after(self._clock())
         self._fail(None, reason)
 

@@ -134,25 +134,27 @@ class Journal:
     def floor(self) -> int:
         """The security epoch below which nothing comes in.
 
-        A damaged one counts as that of the live model, which passed it once.
+        That of the live model at least, once it is confirmed. A damaged one counts as that of the
+        live model, which passed it once.
         """
+        running = self.record.running
+        live = 0 if running is None else running.security_epoch
         if self._epoch is None:
             try:
                 kept = self._floor.load()
                 self._epoch = 0 if kept is None else kept.epoch
             except StorageError as error:
                 log.error("%s: %s", self.task, error)
-                running = self.record.running
-                return 0 if running is None else running.security_epoch
-        return self._epoch
+                return live
+        return self._epoch if self.record.state is State.TRIAL else max(self._epoch, live)
 
     def raise_floor(self) -> None:
         """To the epoch of the live model, once that is confirmed. Raises StorageError."""
         running = self.record.running
         if running is None or self.record.state is State.TRIAL:
             return
-        if self._epoch is None or running.security_epoch > self._epoch:
-            epoch = max(running.security_epoch, self.floor())
+        epoch = self.floor()
+        if epoch != self._epoch:
             self._floor.save(Floor(epoch))
             self._epoch = epoch
 

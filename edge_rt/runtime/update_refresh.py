@@ -26,11 +26,12 @@ SETTLE_S = 0.3  # index and timestamp come one after the other
 
 
 class Saved(msgspec.Struct, frozen=True):
-    """What is kept over restarts: the time before which no clock is believed, and the catalog that
-    was verified last."""
+    """What is kept over restarts: the time before which no clock is believed, the catalog that was
+    verified last, and until when it says what may come in (Unix seconds)."""
 
     floor_s: float = FIRST_FLOOR_S
     catalog: Catalog | None = None
+    expires_s: float = 0.0
 
 
 class Refreshing:
@@ -77,6 +78,11 @@ class Refreshing:
         if wall_s < self._saved.floor_s:
             return False
         return synchronised or self._clock() - self._started_s >= self._rules.clock_grace_s
+
+    def expired(self, wall_s: float) -> bool:
+        """Whether the catalog says nothing any more of what may come in. Who keeps newer metadata
+        from the device, a withdrawal say, could else have it take what is old for ever."""
+        return self._saved.catalog is not None and wall_s >= self._saved.expires_s
 
     def connected(self) -> list[str]:
         """Names to ask for, as long as the connection lasts."""
@@ -129,7 +135,7 @@ class Refreshing:
         # Not past what was signed: a clock that ran ahead must not shut the device out for years.
         floor_s = max(self._saved.floor_s, min(wall_s, answer.expires_s))
         fresh = answer.catalog != self._saved.catalog
-        self._saved = Saved(floor_s, answer.catalog)
+        self._saved = Saved(floor_s, answer.catalog, answer.expires_s)
         try:
             self._file.save(self._saved)
         except StorageError as error:  # what was withdrawn is left all the same

@@ -31,7 +31,7 @@ ON_THE_WAY = frozenset(State) - {State.IDLE, State.TRIAL}
 _Item = (
     tuple[Literal["catalog"], Catalog, None]
     | tuple[Literal["staged"], Release, None]
-    | tuple[Literal["failed"], Release, str]
+    | tuple[Literal["failed"], Release | None, str]
     | tuple[Literal["rollback"], tuple[str, str], Future[dict[str, Any]]]
 )
 
@@ -65,6 +65,7 @@ class UpdateService:
         self._turn_s = turn_s
         self._catalog: Catalog | None = None
         self._inbox: queue.Queue[_Item] = queue.Queue(MAX_WAITING)
+        self._failures = 0  # of fetching; the next one's turn
         self._wanted = set(leftovers)  # sha256 of what was fetched, to be discarded in the end
         self._note()
         self._turned_s = time.monotonic()
@@ -127,6 +128,9 @@ class UpdateService:
     def _on_failed(self, release: Release | None, reason: str) -> None:
         if release is not None:
             self._put(("failed", release, reason))
+            return
+        with contextlib.suppress(queue.Full):  # the next failure tells as much
+            self._inbox.put_nowait(("failed", None, reason))
 
     def _put(self, item: _Item) -> None:
         try:
@@ -166,6 +170,8 @@ class UpdateService:
                 self._catalog = catalog
             case ("staged", release, _):
                 self._tasks[release.task].arrived(release.sha256)
+            case ("failed", None, _):
+                self._failures += 1
             case ("failed", release, reason):
                 self._tasks[release.task].spoiled(release.sha256, reason)
             case ("rollback", (task, by), answer):
@@ -204,7 +210,8 @@ class UpdateService:
             task.offer(Candidate(release.name, release.version, release.sha256, epoch))
 
     def _want(self) -> None:
-        """One release at a time; what is not wanted any more is discarded."""
+        """One release at a time, another one after a failure; what is not wanted any more is
+        discarded."""
         if self._source is None:
             return
         on_the_way = {}
@@ -213,7 +220,8 @@ class UpdateService:
             if candidate is not None and task.record.state in ON_THE_WAY:
                 on_the_way[candidate.sha256] = task.record.state
         fetching = [sha256 for sha256, state in on_the_way.items() if state is State.FETCHING]
-        release = self._catalog.find(fetching[0]) if self._catalog and fetching else None
+        chosen = fetching[self._failures % len(fetching)] if fetching else ""
+        release = self._catalog.find(chosen) if self._catalog else None
         if release is not None and release.state in ON_OFFER:
             self._wanted.add(release.sha256)
             self._source.want(release)

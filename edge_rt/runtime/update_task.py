@@ -69,6 +69,7 @@ class TaskUpdate:
         self._kept_s = self._flush_s = self._born_s
         self._retry_s = float("-inf")
         self._settled = False
+        self._arrived = ""  # sha256 of a candidate that lies staged, while that is not written down
         self._tidied = -1  # the step after which it was done
         self.problem = ""
 
@@ -82,6 +83,11 @@ class TaskUpdate:
         """The newest release that the signed catalog has for this device."""
         record = self.record
         if candidate is None or record.candidate == candidate:
+            return
+        try:
+            self.journal.raise_floor()  # before anything that an older one would let in
+        except StorageError as error:
+            self.problem = str(error)
             return
         if objection(record, candidate, self.journal.floor(), self.live.version):
             return
@@ -103,8 +109,8 @@ class TaskUpdate:
 
     def arrived(self, sha256: str) -> None:
         """The candidate lies in its staging folder."""
-        if self._waits_for(sha256):
-            self._forward(Event.STAGED)
+        self._arrived = sha256
+        self._take_in()
 
     def spoiled(self, sha256: str, reason: str) -> None:
         """What was signed cannot be used."""
@@ -131,6 +137,7 @@ class TaskUpdate:
         self.live.look()
         self._settle(now_s)
         if now_s >= self._retry_s:
+            self._take_in()
             self._work(now_s)
             self._follow()
         self._tell()
@@ -203,6 +210,13 @@ class TaskUpdate:
             self._end_watch()
 
     # ---- what the record asks for ----
+
+    def _take_in(self) -> None:
+        """Go on with what has arrived; it is told once, and the disk may not take it at once."""
+        if self._waits_for(self._arrived):
+            self._forward(Event.STAGED)
+        if not self._waits_for(self._arrived):
+            self._arrived = ""
 
     def _follow(self) -> None:
         """Run the model that the record names."""
