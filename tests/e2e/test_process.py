@@ -204,6 +204,19 @@ def test_without_models_an_open_alarm_sounds_again_and_can_be_ended(tmp_path: Pa
         running.wait(loud, "the siren")
 
 
+def test_models_are_tried_again_only_once_an_open_alarm_was_looked_after(tmp_path: Path) -> None:
+    with daemon(tmp_path, CONFIG) as running:
+        running.call("help_now")
+        running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm")
+        running.stop(signal.SIGKILL)
+    crash_until_bare(tmp_path)
+    with daemon(tmp_path, CONFIG, **rogue("impatient")) as running:
+        time.sleep(4.0)  # it would have left after one
+        assert running.status()["falls"]["state"] == "alarm"
+        running.call("resolve")
+        assert running.process.wait(PATIENCE_S) == os.EX_TEMPFAIL
+
+
 def test_a_certificate_that_is_gone_does_not_end_the_watch(tmp_path: Path) -> None:
     gone = str(tmp_path / "ca.crt")
     config = {**CONFIG, "mqtt": {"enabled": True, "host": "127.0.0.1", "ca": gone}}

@@ -97,6 +97,8 @@ if __name__ == "__main__":
         os.chdir(Path(sys.argv[-1]).parent)
         CrashGuard.healthy = stall  # type: ignore[method-assign]
         process.HEALTHY_S = 0.1
+    if os.environ["ROGUE"] == "impatient":
+        process.BARE_S = 1.0
     if os.environ["ROGUE"] == "siren":
         PatternAct.step = hang_in_alarm  # type: ignore[method-assign]
     if os.environ["ROGUE"] == "updates":
