@@ -287,16 +287,44 @@ def test_what_was_not_tried_does_not_run(house: House) -> None:
     assert house.runs == "1.3.0"
 
 
-def test_a_slot_with_another_bundle_in_it_is_left(house: House) -> None:
+@pytest.mark.parametrize("lasts", ["shadow-lasts", "trial-lasts"])
+def test_a_manifest_that_rots_is_not_run(house: House, lasts: str) -> None:
+    """It alone is in no list of hashes: another digit would pass for another threshold."""
+    house.take("1.1.0")
+    house.take("2.0.0", lasts)
+    record = house.drive.task.record
+    slot = house.state / "models" / "fall" / record.live
+    folder = house.drive.staged(candidate("2.0.0").sha256) if "shadow" in lasts else slot
+    path = folder / "model.toml"
+    text = path.read_text()
+    assert "value = 1.0" in text
+    path.write_text(text.replace("value = 1.0", "value = 1.9"))
+    drive = house.start()
+    assert drive.running == "1.1.0", "the one before"
+    drive.turn()
+    assert drive.task.record.running.version == "1.1.0"  # type: ignore[union-attr]
+    assert drive.task.record.state is State.IDLE
+    assert "not as it was unpacked" in house.log.data[-1]["reason"]
+    house.check()
+
+
+@pytest.mark.parametrize(
+    ("pinned", "reason"),
+    [(True, "not as it was unpacked"), (False, "in the place of tiny 1.2.0")],
+)
+def test_a_slot_with_another_bundle_in_it_is_left(house: House, pinned: bool, reason: str) -> None:
     house.take("1.1.0")
     house.take("1.2.0")
+    if not pinned:
+        journal = house.drive.journal
+        journal.write(msgspec.structs.replace(journal.record, manifests={}))
     slots = house.state / "models" / "fall"
     shutil.rmtree(slots / "b")
     shutil.copytree(slots / "a", slots / "b")
     assert house.start().running == "1.1.0"
     assert house.drive.task.record.live == "a"
     house.drive.turn()
-    assert "in the place of tiny 1.2.0" in house.log.data[-1]["reason"]
+    assert reason in house.log.data[-1]["reason"]
 
 
 def test_a_person_does_not_go_back_below_the_floor_to_the_factory_s_model(house: House) -> None:

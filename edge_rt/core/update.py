@@ -88,10 +88,12 @@ def step(
     reason: str = "",
     figures: Mapping[str, Any] | None = None,
     candidate: Candidate | None = None,
+    manifest: str = "",
 ) -> Record:
     """The next record, with what is to be told in `notices`.
 
-    reason, figures  go into the notice; candidate: with CHOSEN.
+    reason, figures  go into the notice; candidate: with CHOSEN; manifest: with STAGED, the sha256
+    of its model.toml
     Raises ValueError, naming state and event, for a missing entry.
     """
     state = record.state
@@ -114,6 +116,9 @@ def step(
             new = msgspec.structs.replace(new, candidate=candidate)
         case Event.STAGED:
             said = [("staged", _candidate(record))]
+            if manifest:
+                manifests = {**record.manifests, _candidate(record).sha256: manifest}
+                new = msgspec.structs.replace(new, manifests=manifests)
         case Event.ACTIVE:
             said = [] if record.active else [("activated", _candidate(record))]
             new = msgspec.structs.replace(new, active=True)
@@ -126,7 +131,7 @@ def step(
             new = msgspec.structs.replace(new, loads=0, tries=0, cuts=0)
         case _:
             new, said = _ended(record, new, event)
-    return _with_notices(new, said, event, state, reason, figures or {})
+    return _with_notices(_pruned(new), said, event, state, reason, figures or {})
 
 
 def start(record: Record, boot_id: str) -> Record:
@@ -291,6 +296,13 @@ def _candidate(record: Record) -> Candidate:
     if record.candidate is None:
         raise ValueError(f"a model update is {record.state} without a candidate")
     return record.candidate
+
+
+def _pruned(record: Record) -> Record:
+    """Without manifests of what lies nowhere any more."""
+    here = {c.sha256 for c in (record.candidate, *record.contents.values()) if c is not None}
+    manifests = {blob: sha256 for blob, sha256 in record.manifests.items() if blob in here}
+    return msgspec.structs.replace(record, manifests=manifests)
 
 
 def _with_notices(

@@ -64,6 +64,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boot_id   the kernel's, of the boot in which this was written; empty: not known
     refused   newest last
     failed    the last candidate that failed for no fault of its own
+    manifests sha256 of model.toml as it was unpacked, by the sha256 of what it came in; the other
+              files hang on what it says of them
     """
 
     step: int = 0
@@ -80,6 +82,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refused: tuple[Candidate, ...] = ()
     failed: Candidate | None = None
     notices: tuple[Notice, ...] = ()
+    manifests: dict[Sha256, Sha256] = {}
 
     @property
     def running(self) -> Candidate | None:

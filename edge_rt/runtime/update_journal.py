@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -34,6 +35,18 @@ class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     stage: str
     seen: dict[str, Any]
+
+
+def manifest_sha256(folder: Path) -> str:
+    """Of the model.toml in an unpacked bundle. Raises StorageError."""
+    return hashlib.sha256(_read(folder / MANIFEST_NAME)).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; the model is fetched again") from None
 
 
 class Journal:
@@ -120,11 +133,16 @@ class Journal:
     def check(self, slot: Slot, candidate: Candidate | None) -> None:
         """Raises StorageError unless the bundle in a slot is the one that the record tells of: what
         was tried is what runs, whatever has become of the folder."""
-        path = self.slots.folder(slot) / MANIFEST_NAME
-        try:
-            found = parse_manifest(path.read_bytes(), str(path))
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}; the model is fetched again") from None
+        self.check_folder(self.slots.folder(slot), candidate)
+
+    def check_folder(self, folder: Path, candidate: Candidate | None) -> None:
+        """The same for any folder."""
+        path = folder / MANIFEST_NAME
+        text = _read(path)
+        pinned = self.record.manifests.get(candidate.sha256) if candidate else None
+        if pinned not in (None, hashlib.sha256(text).hexdigest()):
+            raise StorageError(f"{path}: not as it was unpacked; the model is fetched again")
+        found = parse_manifest(text, str(path))
         if candidate is None or (found.name, found.version) != (candidate.name, candidate.version):
             wanted = f"{candidate.name} {candidate.version}" if candidate else "no model"
             raise StorageError(

@@ -6,6 +6,7 @@ start after a kill goes on where the record stands.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -19,7 +20,7 @@ from edge_rt.core.remote_command import Refused
 from edge_rt.core.update import Event, objection, objection_to_rollback, step
 from edge_rt.core.update_record import SLOTS, Candidate, Notice, Place, Record, State, spare
 from edge_rt.core.wire import Event as LoggedEvent
-from edge_rt.runtime.update_journal import Journal
+from edge_rt.runtime.update_journal import Journal, manifest_sha256
 
 if TYPE_CHECKING:
     from edge_rt.runtime.update_ports import Live, Tries, Watch
@@ -214,7 +215,10 @@ class TaskUpdate:
     def _take_in(self) -> None:
         """Go on with what has arrived; it is told once, and the disk may not take it at once."""
         if self._waits_for(self._arrived):
-            self._forward(Event.STAGED)
+            manifest = ""
+            with contextlib.suppress(StorageError):  # gone already: the tests will say so
+                manifest = manifest_sha256(self._staged(self._arrived))
+            self._forward(Event.STAGED, manifest=manifest)
         if not self._waits_for(self._arrived):
             self._arrived = ""
 
@@ -337,6 +341,7 @@ class TaskUpdate:
         folder = self._staged(self._sha256(record))
         if not folder.is_dir():
             raise StorageError(f"{folder}: the candidate is gone; it is fetched again")
+        self.journal.check_folder(folder, record.candidate)
         return folder
 
     def _sha256(self, record: Record) -> str:
