@@ -170,7 +170,8 @@ def test_an_open_incident_sounds_before_what_may_fail(tmp_path: Path, watched: b
 
     daemon = Daemon(config)
     try:
-        daemon.start(listen)
+        daemon.begin()
+        daemon.start(pause=listen)
     finally:
         daemon.close()
     assert heard == [watched]

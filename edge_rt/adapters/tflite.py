@@ -79,10 +79,20 @@ def choose_engine(name: str = "auto", numpy_version: str = np.__version__) -> st
 
 @functools.cache
 def load_engine(chosen: str) -> tuple[str, Any]:
-    """Name with version, and module, of an engine that `choose_engine` gave; imported once."""
-    with _arithmetic_kept():
-        package = importlib.import_module(ENGINES[chosen][0])
-        module = importlib.import_module(package.__name__ + ".interpreter")
+    """Name with version, and module, of an engine that `choose_engine` gave; imported once.
+
+    Raises ConfigError for one that is there and cannot be imported.
+    """
+    name, distribution = ENGINES[chosen]
+    try:
+        with _arithmetic_kept():
+            package = importlib.import_module(name)
+            module = importlib.import_module(package.__name__ + ".interpreter")
+    except (ImportError, OSError) as error:  # half installed, or a library it needs is gone
+        raise ConfigError(
+            f"engine {chosen!r} cannot be loaded ({error}); "
+            f"run: pip install --force-reinstall {distribution}"
+        ) from None
     # Not importlib.metadata: for one line of text it would bring the whole of `email` along.
     return f"{chosen} {package.__version__}", module
 

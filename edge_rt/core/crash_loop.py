@@ -29,7 +29,9 @@ class Mode(StrEnum):
 
     FULL = "full"
     SPARE = "spare"  # falls on the previous or factory model; no faces
-    BARE = "bare"  # no models, no sensor: events, uplink, commands, and the alarm that is open
+    BARE = (
+        "bare"  # no models, no sensor, no updates: events, uplink, commands, the alarm that is open
+    )
 
 
 class Starts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,4 +96,6 @@ def reduced(config: Config, mode: Mode, spare_bundle: str) -> Config:
         # It was chosen for the other bundle and may be out of this one's bounds.
         threshold=config.falls.threshold if spare_bundle == config.falls.bundle else None,
     )
-    return replace(config, falls=falls, faces=replace(config.faces, enabled=False))
+    # There is no model to update without models; with the factory's, the mended one may come.
+    updates = replace(config.updates, enabled=config.updates.enabled and mode is not Mode.BARE)
+    return replace(config, falls=falls, faces=replace(config.faces, enabled=False), updates=updates)

@@ -77,6 +77,11 @@ class DaemonError(EdgeRtError):
     exit_code = 5
 
 
+def in_words(error: BaseException) -> str:
+    """One line for whoever reads why something ended: ours says it all, another names its kind."""
+    return str(error) if isinstance(error, EdgeRtError) else f"{type(error).__name__}: {error}"
+
+
 _BY_NAME: dict[str, type[EdgeRtError]] = {
     kind.__name__: kind
     for kind in (

@@ -60,9 +60,13 @@ class Pause:
 
 
 @contextmanager
-def make_trier(config: Config) -> Iterator[Trier | None]:
-    """Who tries candidates; None without updates. Enter it before the process has a thread."""
-    if not config.updates.enabled:
+def make_trier(config: Config, forks: bool) -> Iterator[Trier | None]:
+    """Who tries candidates, with a fork server; None without updates, or if it shall not fork: then
+    each trial gets an interpreter of its own. Enter it before the process has a thread.
+
+    Raises ConfigError for an unusable engine.
+    """
+    if not (config.updates.enabled and forks):
         yield None
         return
     # The engine and all that tries a model: a device without updates does without.

@@ -17,7 +17,7 @@ from edge_rt.adapters.readahead import read_through
 from edge_rt.adapters.statedir import StateDir
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.crash_loop import Mode
-from edge_rt.core.errors import ConfigError, EdgeRtError
+from edge_rt.core.errors import ConfigError, StorageError, in_words
 from edge_rt.core.fall_table import OPEN
 from edge_rt.core.pin_config import programs_of
 from edge_rt.core.wire import Lane, source_of
@@ -69,14 +69,12 @@ def load_config(path: Path) -> Config:
 
 
 class Daemon:
-    """One device. `start` once, `close` once.
+    """One device. `begin` and `start` once, `close` once."""
 
-    trier  tries models that come from afar; None: in an interpreter of its own each
-    """
-
-    def __init__(self, config: Config, trier: Trier | None = None) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self._trier = trier
+        self._state: StateDir | None = None
+        self._stage: str | None = None  # of the incident that was open at the start
         self._born_s = time.monotonic()
         self._ready_s = 0.0
         self._stack = ExitStack()
@@ -92,31 +90,53 @@ class Daemon:
         self._updates: UpdateService | None = None
         self._engine = ""
 
-    def start(self, pause: Callable[[float], object] = time.sleep) -> None:
+    def begin(self) -> bool:
+        """Take the state folder and, but for an open alarm, count this start; starts no thread.
+
+        True if a fork server may be made before `start`: not while an alarm is open, for nothing
+        that may fail or wait comes before its siren, nor in a smaller mode, for the engine that it
+        loads may be what ended the starts before.
+        Raises StorageError when the state folder cannot be used at all, DaemonError when another
+        process has it.
+        """
+        state = self._state = self._stack.enter_context(
+            StateDir(Path(self.config.runtime.state_dir))
+        )
+        self._stage = open_stage(state.path)
+        guard = self._guard = CrashGuard(
+            state.path, self.config, memory=Path(self.config.runtime.run_dir)
+        )
+        if self._stage:
+            return False
+        guard.begin()
+        return guard.mode is Mode.FULL
+
+    def start(
+        self, trier: Trier | None = None, pause: Callable[[float], object] = time.sleep
+    ) -> None:
         """Open state, models and sensors, then the control socket.
 
-        Raises ConfigError, InputError, PublisherError for what a person must mend first, and
-        StorageError when the state folder cannot be used at all. A sensor or a camera that is
-        absent, a full disk and a control socket that cannot be made are not among them: the daemon
-        runs and says so.
+        trier: tries models that come from afar; None: in an interpreter of its own each.
         pause: waits so many seconds, or less when asked to stop; needed after starts that failed.
+
+        Raises ConfigError, InputError, PublisherError for what a person must mend first. A sensor
+        or a camera that is absent, a full disk and a control socket that cannot be made are not
+        among them: the daemon runs and says so.
         """
-        state = self._stack.enter_context(StateDir(Path(self.config.runtime.state_dir)))
+        state, guard, stage = self._state, self._guard, self._stage
+        assert state is not None and guard is not None  # of begin()
         # First of all: what a killed daemon has left on goes off before anything may fail here.
         room = self._room = Room(self.config, lambda: not self._ready_s or bool(self._problems()))
         self._stack.callback(room.close)
         room.start()
         # An alarm that is open sounds before anything that may fail, hang or wait.
-        stage = open_stage(state.path)
-        if stage and self.config.falls.enabled:
-            room.sound(stage)
-        finish_restore(state.path)
-        guard = self._guard = CrashGuard(
-            state.path, self.config, memory=Path(self.config.runtime.run_dir)
-        )
-        guard.begin()
+        if stage:
+            if self.config.falls.enabled:
+                room.sound(stage)
+            guard.begin()
         if delay_s := guard.delay_s(alarm_open=stage != ""):
             pause(delay_s)
+        _finish_restore(state.path, guard)
         config = guard.config
         stamps = Stamps(
             source_of(config.device.fleet, config.device.name),
@@ -161,7 +181,7 @@ class Daemon:
         commands = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, room, self.status
         )
-        updates = self._updates = make_updates(place, made, seen, self._trier, self._mqtt)
+        updates = self._updates = make_updates(place, made, seen, trier, self._mqtt)
         device = DeviceCommands(config, self._falls, self._faces, presence, self.status)
         device.rollback = lambda task: updates.roll_back(task, "a command")
         rows = device.table() | ModelCommands(updates).table()
@@ -330,16 +350,26 @@ class Daemon:
 def _make_uplink(place: Place, guard: CrashGuard) -> MqttPart | None:
     """Raises what keeps it from being made; after starts that failed it is left out instead: a
     certificate that is gone must end neither the watch nor the siren."""
-    # paho and TLS cost memory and time that a device without a broker need not spend.
-    from edge_rt.runtime.compose_mqtt import MqttPart
-
     try:
+        # paho and TLS cost memory and time that a device without a broker need not spend.
+        from edge_rt.runtime.compose_mqtt import MqttPart
+
         return MqttPart(place)
-    except EdgeRtError as error:
+    except Exception as error:  # a library that is broken as well; it is raised or told
         if guard.mode is Mode.FULL:
             raise
-        guard.leave_out("mqtt", str(error))
+        guard.leave_out("mqtt", in_words(error))
         return None
+
+
+def _finish_restore(state: Path, guard: CrashGuard) -> None:
+    """Raises StorageError; after starts that failed the daemon watches with what is in place."""
+    try:
+        finish_restore(state)
+    except StorageError as error:
+        if guard.mode is Mode.FULL:
+            raise
+        guard.leave_out("restore", str(error))
 
 
 def _log_event(notice: Notice) -> None:

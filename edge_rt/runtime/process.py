@@ -8,11 +8,12 @@ import os
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from edge_rt.adapters.systemd import Notifier
 from edge_rt.core.crash_loop import BARE_S, HEALTHY_S, Mode
-from edge_rt.core.errors import EdgeRtError
+from edge_rt.core.errors import EdgeRtError, in_words
 from edge_rt.core.status_line import status_line
 from edge_rt.core.turning import Late, late
 from edge_rt.runtime.compose_updates import make_trier
@@ -37,13 +38,10 @@ def run(config_path: Path) -> int:
         config = load_config(config_path)
         # A watchdog's SIGABRT and a native fault leave the stack of every thread in the log.
         faulthandler.enable()
-        # Before the first thread, which the log has: trials are forks of what is now.
-        with make_trier(config) as trier:
-            set_up()
-            stop = threading.Event()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: stop.set())
-            return _Process(Daemon(config, trier), notifier, stop).run()
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        return _Process(Daemon(config), notifier, stop).run()
     except EdgeRtError as error:
         notifier.failed(str(error), error.exit_code)
         raise
@@ -59,16 +57,20 @@ class _Process:
         self._look_s = min(LOOK_S, period_s) if period_s else LOOK_S
 
     def run(self) -> int:
-        try:
-            self._daemon.start(self._pause)
-            code = self._watch()
-        except EdgeRtError as error:
-            self._daemon.failed(str(error))
-            raise
-        finally:
-            self._notifier.stopping()
-            self._daemon.close()
-        return code
+        with ExitStack() as last:
+            try:
+                forks = self._daemon.begin()
+                # Before the first thread, which the log has: trials are forks of what is now.
+                trier = last.enter_context(make_trier(self._daemon.config, forks))
+                set_up()
+                self._daemon.start(trier, self._pause)
+                return self._watch()
+            except Exception as error:  # a library that cannot be loaded, as well
+                self._daemon.failed(in_words(error))
+                raise
+            finally:
+                self._notifier.stopping()
+                self._daemon.close()
 
     def _pause(self, seconds: float) -> None:
         self._notifier.more_time(seconds + START_MARGIN_S)

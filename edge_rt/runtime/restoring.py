@@ -46,7 +46,7 @@ def finish_restore(state: Path) -> Path | None:
             # What belongs to the database goes first: an old WAL must never meet the new file.
             for old in (f"{name}-wal", f"{name}-shm", name):
                 if (state / old).exists():
-                    os.rename(state / old, kept / old)
+                    os.rename(state / old, _free(kept, old))
             if name in manifest.files:
                 sync_folder(kept)
                 os.rename(ready / name, state / name)
@@ -78,6 +78,15 @@ def _kept(state: Path, ready: Path) -> Path:
         os.rename(new, note)
     kept.mkdir(mode=0o700, exist_ok=True)
     return kept
+
+
+def _free(kept: Path, name: str) -> Path:
+    """Where it goes: what ran between two tries of a restore replaces nothing that is kept."""
+    names = (kept / (f"{name}.{n}" if n else name) for n in range(MAX_KEPT + 1))
+    free = next((path for path in names if not path.exists()), None)
+    if free is None:
+        raise StorageError(f"{kept}: {MAX_KEPT} copies of {name} are kept there; remove some")
+    return free
 
 
 def sync_folder(folder: Path) -> None:

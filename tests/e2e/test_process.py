@@ -204,6 +204,46 @@ def test_without_models_an_open_alarm_sounds_again_and_can_be_ended(tmp_path: Pa
         running.wait(loud, "the siren")
 
 
+@pytest.mark.parametrize("death", ["os.kill(os.getpid(), 11)", "raise ImportError('no libfoo')"])
+def test_an_engine_that_dies_when_it_is_loaded_ends_in_a_daemon_without_it(
+    tmp_path: Path, death: str
+) -> None:
+    for name in ("ai_edge_litert", "tflite_runtime"):
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        (tmp_path / "bad" / name / "__init__.py").write_text(f"import os\n{death}\n")
+    bad = {"PYTHONPATH": str(tmp_path / "bad")}
+    mqtt = {"enabled": True, "host": "127.0.0.1", "port": 9, "insecure": True}
+    config = {**CONFIG, "mqtt": mqtt, "updates": {"enabled": True}}
+    for _ in range(BARE_AT):
+        with pytest.raises(AssertionError), daemon(tmp_path, config, environment=bad):
+            pytest.fail("it was to end")
+    with daemon(tmp_path, config, environment=bad) as running:
+        status = running.status()
+        assert any(p.startswith(f"degraded after {BARE_AT}") for p in status["problems"])
+        assert status["engine"] == "" and status["falls"]["sensor"] == "off"
+        if "ImportError" in death:
+            assert any("no libfoo" in p for p in status["problems"]), status["problems"]
+        assert running.stop() == 0
+
+
+def test_a_restore_that_cannot_be_completed_ends_no_watch(tmp_path: Path) -> None:
+    ready = tmp_path / "state" / "restore.ready"
+    ready.mkdir(parents=True, mode=0o700)
+    (ready / "manifest.json").write_text("{")
+    for _ in range(SPARE_AT):
+        failing = daemon(tmp_path, CONFIG)
+        with pytest.raises(AssertionError, match="cannot be completed"), failing:
+            pytest.fail("it was to end")
+    with daemon(tmp_path, CONFIG) as running:
+        running.wait(lambda: running.status()["falls"]["sensor"] == "ok", "samples")
+        assert any(
+            "restore off" in p and "restore.ready" in p for p in running.status()["problems"]
+        )
+        (event,) = [e for e in running.events() if e["type"] == "edge_rt.device.degraded"]
+        assert event["data"]["off"] == ["restore"]
+        assert running.stop() == 0
+
+
 def test_models_are_tried_again_only_once_an_open_alarm_was_looked_after(tmp_path: Path) -> None:
     with daemon(tmp_path, CONFIG) as running:
         running.call("help_now")
