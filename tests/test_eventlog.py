@@ -392,6 +392,7 @@ def test_a_damaged_log_is_kept_and_a_new_one_says_so(path: Path, harm: str) -> N
         with sqlite3.connect(path) as db:
             if harm == "newer":
                 db.execute("PRAGMA user_version = 99")
+                db.execute("UPDATE meta SET value = '99' WHERE key = 'min_reader'")
             elif harm == "foreign":
                 db.execute("DROP TABLE meta")
             else:
@@ -408,6 +409,28 @@ def test_a_damaged_log_is_kept_and_a_new_one_says_so(path: Path, harm: str) -> N
     again.close()
     EventLog(path, draft, check=True).close()
     assert len([name for name in aside(path) if name.endswith("-1")]) == 1, "once is enough"
+
+
+@pytest.mark.parametrize(("least", "kept"), [("1", True), ("2", False), ("", False)])
+def test_a_newer_log_is_gone_on_with_where_it_says_so(path: Path, least: str, kept: bool) -> None:
+    log = EventLog(path, draft)
+    log.append([alarm(1)])
+    log.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 2")
+        db.execute("UPDATE meta SET value = ? WHERE key = 'min_reader'", (least,))
+        for table in ("marks", "receipts", "exceptions", "events", "meta"):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN later TEXT")
+    db.close()
+    again = EventLog(path, draft)
+    assert (again.logid == log.logid, again.set_aside == "") == (kept, kept)
+    assert again.append([alarm(2)])[0].sequence == 2
+    again.mark("one", Lane.ALARM, 1)
+    again.receipt(Lane.ALARM, 1)
+    again.close()
+    with sqlite3.connect(path) as db:  # the newer one finds its own again
+        assert db.execute("PRAGMA user_version").fetchone()[0] == (2 if kept else 1)
+    db.close()
 
 
 def test_damage_after_a_kill_is_found_without_asking(path: Path) -> None:

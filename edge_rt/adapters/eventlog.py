@@ -15,16 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_rt.core import log_pages, receipts
+from edge_rt.core import log_schema as sql
 from edge_rt.core.dropping import Doomed, Row, choose
 from edge_rt.core.errors import InputError, StorageError
-from edge_rt.core.log_schema import (
-    DROP_PINNED,
-    DROP_UNPINNED,
-    MIGRATIONS,
-    RECEIPTED,
-    UNRECEIPTED,
-    Stored,
-)
+from edge_rt.core.log_schema import Stored
 from edge_rt.core.wire import Event, Lane, encode
 
 # About 120,000 events. All of it is read after a crash, in one go (adapters.readahead), by us only.
@@ -52,8 +46,9 @@ class _Damaged(Exception):
 class EventLog:
     """The only writer. Use from one thread; every method but close() raises StorageError.
 
-    A damaged file, or one of a newer edge_rt, is renamed and kept; a new log with a new `logid`
-    starts in its place, and its first event, device.dropped, says so.
+    A damaged file, or one of a newer edge_rt that this one must not go on with (log_schema), is
+    renamed and kept; a new log with a new `logid` starts in its place, and its first event,
+    device.dropped, says so, as does `set_aside`.
 
     path    the database file; its folder must exist
     draft   makes an unsealed event of (kind, what, data), for what the log itself has to tell
@@ -78,6 +73,7 @@ class EventLog:
         self._draft = draft
         self._random = random
         self._last = 0
+        self.set_aside = ""  # the log that was there: its new name, and why
         self.wal_pages = 0  # what the WAL has grown by since this was last set to 0: log_pages
         self.trimming = False  # trim() has more to drop
         with _storage_errors(path):
@@ -90,6 +86,7 @@ class EventLog:
                 aside = _set_aside(path)
                 detail = str(error)[:200]
                 self._open({"reason": "log_damaged", "kept_as": aside, "detail": detail})
+                self.set_aside = f"{aside} ({detail})"
 
     # ---- writing ----
 
@@ -120,11 +117,7 @@ class EventLog:
     def mark(self, reader: str, lane: Lane, sequence: int) -> None:
         """Remember how far a named reader has come."""
         with self._transaction():
-            self._db.execute(
-                "INSERT INTO marks VALUES (?, ?, ?) ON CONFLICT (reader, lane)"
-                " DO UPDATE SET sequence = excluded.sequence",
-                (reader, lane, sequence),
-            )
+            self._db.execute(sql.MARK, (reader, lane, sequence))
 
     def marks(self, reader: str) -> dict[Lane, int]:
         """How far a named reader has come, by lane; 0 where it never began."""
@@ -147,17 +140,16 @@ class EventLog:
         # Not power-safe: a receipt that goes with the power costs a repeat, and an alarm may be
         # waiting for the disk.
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (lane, new.upto))
+            self._db.execute(sql.RECEIPT, (lane, new.upto))
             self._db.execute("DELETE FROM exceptions WHERE lane = ?", (lane,))
-            self._db.executemany(
-                "INSERT INTO exceptions VALUES (?, ?)", [(lane, n) for n in sorted(new.exceptions)]
-            )
+            self._db.executemany(sql.EXCEPTION, [(lane, n) for n in sorted(new.exceptions)])
 
     def next_unreceipted(self, lane: Lane, after: int = 0, limit: int = 20) -> list[Stored]:
         """The lane's oldest events past `after` that await a receipt, in order."""
         with _storage_errors(self.path):
             rows = self._db.execute(
-                f"SELECT sequence, lane, body FROM events WHERE sequence > :after AND {UNRECEIPTED}"
+                "SELECT sequence, lane, body FROM events"
+                f" WHERE sequence > :after AND {sql.UNRECEIPTED}"
                 " ORDER BY sequence LIMIT :limit",
                 {"lane": lane, "after": after, "upto": self._receipt(lane).upto, "limit": limit},
             )
@@ -209,7 +201,7 @@ class EventLog:
         """How many events of the lane await a receipt."""
         with _storage_errors(self.path):
             row = self._db.execute(
-                f"SELECT count(*) FROM events WHERE {UNRECEIPTED}",
+                f"SELECT count(*) FROM events WHERE {sql.UNRECEIPTED}",
                 {"lane": lane, "upto": self._receipt(lane).upto},
             ).fetchone()
             return int(row[0])
@@ -243,9 +235,9 @@ class EventLog:
             if verdict != "ok":
                 raise _Damaged(verdict.splitlines()[-1])
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if version > len(MIGRATIONS):
-            raise _Damaged(f"schema {version} is newer than {len(MIGRATIONS)}")
-        if version < len(MIGRATIONS):
+        if version > len(sql.MIGRATIONS) and self._min_reader(version) > len(sql.MIGRATIONS):
+            raise _Damaged(f"schema {version} is newer than {len(sql.MIGRATIONS)}")
+        if version < len(sql.MIGRATIONS):
             self._migrate(version, notice)
         row = self._db.execute("SELECT value FROM meta WHERE key = 'logid'").fetchone()
         if row is None:
@@ -255,6 +247,12 @@ class EventLog:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'restored'").fetchone()
         if row is not None:
             self._go_on_apart(int(row[0]))
+
+    def _min_reader(self, version: int) -> int:
+        row = self._db.execute(
+            "SELECT value FROM meta WHERE key = ?", (sql.MIN_READER_NAME,)
+        ).fetchone()
+        return int(row[0]) if row is not None and row[0].isdecimal() else version
 
     def _go_on_apart(self, reached: int) -> None:
         """A backup was restored: go on at places that nobody has used, and say so.
@@ -277,14 +275,15 @@ class EventLog:
         if version == 0 and tables:
             raise _Damaged("tables of another program")
         with self._transaction(full=True):
-            for step in MIGRATIONS[version:]:
+            for step in sql.MIGRATIONS[version:]:
                 # executescript() would commit first; the steps must stand or fall together.
                 for statement in filter(str.strip, step.split(";")):
                     self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            self._db.execute(f"PRAGMA user_version = {len(sql.MIGRATIONS)}")
+            self._db.execute(sql.META, (sql.MIN_READER_NAME, str(sql.MIN_READER)))
             if version == 0:
                 logid = self._random(16).hex()
-                self._db.execute("INSERT INTO meta VALUES ('logid', ?)", (logid,))
+                self._db.execute(sql.META, ("logid", logid))
                 if notice is not None:
                     event = self._draft("device", "dropped", notice)
                     stored = Stored(1, event.lane, encode(event.sealed(1, logid)))
@@ -319,12 +318,12 @@ class EventLog:
 
     def _doomed(self, excess: int) -> Doomed | None:
         """What to drop now: one class of events, oldest first, about `excess` bytes."""
-        for condition in DROP_PINNED if self.pinned else DROP_UNPINNED:
+        for condition in sql.DROP_PINNED if self.pinned else sql.DROP_UNPINNED:
             rows = self._db.execute(
                 "SELECT sequence, length(body) + length(id), body FROM events AS e"
                 f" WHERE {condition} ORDER BY sequence LIMIT {_MAX_DROP}"
             )
-            doomed = choose(map(Row._make, rows), excess, absorb=condition != RECEIPTED)
+            doomed = choose(map(Row._make, rows), excess, absorb=condition != sql.RECEIPTED)
             if len(doomed.sequences) > 1:  # telling of one takes as much as it frees
                 return doomed
         return None

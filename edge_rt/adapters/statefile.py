@@ -69,6 +69,9 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StateFile(Generic[T]):
     """One struct of type `T` in a file.
 
+    `T` tolerates unknown fields: a version that was gone back to reads what a newer one has saved.
+    What an older version could not read at all has another FORMAT.
+
     Raises StorageError from its methods; a damaged file is never overwritten by load().
     """
 

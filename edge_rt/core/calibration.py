@@ -38,7 +38,7 @@ _UP_SHARE = 0.9  # within 25 degrees of upright
 Axis3 = tuple[float, float, float]
 
 
-class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """true = scale * (measured - offset), axis by axis, in g.
 
     sensor   identity of the device it was made with

@@ -34,7 +34,7 @@ class Mode(StrEnum):
     )
 
 
-class Starts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Starts(msgspec.Struct, frozen=True):
     """What is remembered from start to start.
 
     made_of  hash of what was started (version and configuration): another one counts anew

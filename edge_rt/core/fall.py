@@ -63,7 +63,7 @@ class Transition(NamedTuple):
     why: dict[str, Any]
 
 
-class _Saved(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _Saved(msgspec.Struct, kw_only=True):
     schema: int
     state: State
     armed: bool

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from edge_rt.core.fall_table import ANNOUNCED, State
 
 # How far along a stage is. An incident only ever moves up.
-_RANK = {"suspected": 1, "prealarm": 2, "alarm": 3, "cancelled": 4, "resolved": 4}
+RANK = {"suspected": 1, "prealarm": 2, "alarm": 3, "cancelled": 4, "resolved": 4}
 _OPEN = {"prealarm": State.PREALARM, "alarm": State.ALARM}
 _ENDED = 4
 
@@ -47,7 +47,7 @@ def plan(state: State, incident: str | None, stages: Sequence[Stage]) -> Plan:
     other = others[-1] if others else None
     if incident is None:
         return _adopt(other) or Plan()
-    mine = _RANK[ANNOUNCED[state]]
+    mine = RANK[ANNOUNCED[state]]
     own = max((stage for stage in stages if stage.incident == incident), key=_rank, default=None)
     theirs = _rank(own) if own is not None else 0
     ended = mine == _ENDED or theirs == _ENDED
@@ -62,7 +62,7 @@ def plan(state: State, incident: str | None, stages: Sequence[Stage]) -> Plan:
 
 
 def _rank(stage: Stage) -> int:
-    return _RANK[stage.what]
+    return RANK[stage.what]
 
 
 def _adopt(stage: Stage | None) -> Plan | None:

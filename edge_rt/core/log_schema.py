@@ -26,6 +26,19 @@ CREATE TABLE exceptions (
 """
 # Entry n takes a database from version n to n + 1; the first makes a new one.
 MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
+# The oldest schema whose edge_rt may go on with a log of the newest: a table or a column with a
+# default that is added leaves it as it is; what an older one would read or write wrongly raises it.
+# It stands in `meta` under this name.
+MIN_READER, MIN_READER_NAME = 1, "min_reader"
+
+# Columns are named, for a newer schema may have more of them.
+META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
+MARK = (
+    "INSERT INTO marks (reader, lane, sequence) VALUES (?, ?, ?)"
+    " ON CONFLICT (reader, lane) DO UPDATE SET sequence = excluded.sequence"
+)
+RECEIPT = "INSERT OR REPLACE INTO receipts (lane, upto) VALUES (?, ?)"
+EXCEPTION = "INSERT INTO exceptions (lane, sequence) VALUES (?, ?)"
 
 # Parameters :lane, and :upto from the lane's receipt.
 UNRECEIPTED = (

@@ -26,7 +26,7 @@ STAGES = ("work", "wall")
 SAME_S = 10.0
 
 
-class _Saved(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _Saved(msgspec.Struct, kw_only=True):
     schema: int
     block_s: float
     live: list[int]

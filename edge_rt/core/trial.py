@@ -59,7 +59,7 @@ class TrialPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 0.5")
 
 
-class TrialTally(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class TrialTally(msgspec.Struct, kw_only=True):
     """What was seen; counts only, so that its size never grows.
 
     hours, alarms                of watching on trial, and pre-alarms in them that nobody called for

@@ -75,7 +75,7 @@ class Look(NamedTuple):
     reason: str | None = None
 
 
-class Counters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
     """What survives a restart.
 
     failures      denials in a row, the running attempt included

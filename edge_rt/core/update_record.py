@@ -31,7 +31,7 @@ class State(StrEnum):
     TRIAL = "trial"  # it is the live model, watched; the former one is pinned
 
 
-class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Candidate(msgspec.Struct, frozen=True):
     """A release as the signed catalog names it.
 
     sha256  of the blob that it travels as: what was refused is known by it
@@ -43,14 +43,14 @@ class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     security_epoch: Count = 0
 
 
-class Notice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Notice(msgspec.Struct, frozen=True):
     """An event `model.<what>` that is to be told; kept until the event log has it."""
 
     what: str
     data: dict[str, Any]
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True):
     """The journal of one task; see core.update for what moves it.
 
     step      how many moves there were; in each notice, so that repeats can be told

@@ -298,6 +298,8 @@ class Daemon:
         storage = self._recorder.status()
         if storage.storage == "failing":
             found.append(f"storage: {storage.error} ({storage.pending} events kept in memory)")
+        if storage.aside:
+            found.append(f"storage: the event log was set aside as {storage.aside}; keep that file")
         if self._memory is not None and self._memory.problem:
             found.append(f"storage: {self._memory.problem}")
         if self._room is not None:

@@ -13,7 +13,7 @@ from edge_rt.adapters.eventlog import EventLog
 from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.errors import StorageError
 from edge_rt.core.fall import OPEN
-from edge_rt.core.fall_resume import Stage, plan
+from edge_rt.core.fall_resume import RANK, Stage, plan
 from edge_rt.core.wire import Lane
 from edge_rt.falls.pipeline import Announcement, FallPipeline
 from edge_rt.runtime.places import FALL_NAME
@@ -27,7 +27,7 @@ STAGES_READ = 200
 LOG_S = 2.0  # a disk that takes longer is sick: the saved state alone has to do
 
 
-class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Kept(msgspec.Struct, frozen=True):
     """monotonic_s: the clock of boot `boot_id` when this was saved."""
 
     boot_id: str
@@ -115,7 +115,11 @@ def logged_stages(recorder: Recorder) -> list[Stage]:
 
     def read(events: EventLog) -> list[Stage]:
         found = [stored.event for stored in events.newest(Lane.ALARM, STAGES_READ)]
-        return [Stage(e.what, str(e.data.get("incident"))) for e in found if e.kind == "fall"]
+        return [
+            Stage(e.what, str(e.data.get("incident")))
+            for e in found
+            if e.kind == "fall" and e.what in RANK  # a newer version may have told of more
+        ]
 
     try:
         return recorder.ask(read).result(LOG_S)

@@ -25,7 +25,7 @@ LEAST_BLOCKS = 1000  # the p99 of fewer is the handful of moments when the board
 MAX_LOOK_S = 60.0
 
 
-class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Usage(msgspec.Struct, frozen=True):
     """hours with a working sensor; alarms: pre-alarms by the model itself; p99_ms: from the last
     sample of a window to its decision, None: not known."""
 
@@ -34,7 +34,7 @@ class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     p99_ms: float | None = None
 
 
-class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class History(msgspec.Struct, frozen=True):
     """By "name version", the last used last."""
 
     models: dict[str, Usage] = {}

@@ -40,6 +40,7 @@ class RecorderStatus(NamedTuple):
 
     pending, pending_alarms  announced, not committed (alarms are part of pending)
     dropped                  lost for want of room in memory since the start
+    aside                    what became of a log that could not be gone on with; empty: none was
     """
 
     storage: str
@@ -50,6 +51,7 @@ class RecorderStatus(NamedTuple):
     last_sequence: int = 0
     logid: str = ""
     log_bytes: int = 0
+    aside: str = ""
 
 
 class Recorder:
@@ -72,6 +74,7 @@ class Recorder:
         self._calls: deque[tuple[Callable[[EventLog], Any], Future[Any]]] = deque()
         self._storage, self._error = "opening", ""
         self._place = (0, "", 0)
+        self._aside = ""
         self._stopping = False
         self._turned_s = stamps.monotonic_s()
         # The writer's own:
@@ -151,7 +154,7 @@ class Recorder:
         """Now."""
         with self._lock:
             counts = len(self._pending), self._alarms, self._dropped
-            return RecorderStatus(self._storage, self._error, *counts, *self._place)
+            return RecorderStatus(self._storage, self._error, *counts, *self._place, self._aside)
 
     def stuck_s(self) -> float:
         """How long ago the writer last turned; a disk that takes nothing holds it up."""
@@ -200,6 +203,7 @@ class Recorder:
             try:
                 if self._log is None:
                     self._log = self._open_log(self._stamps.draft, again)
+                    self._aside = self._log.set_aside or self._aside
                 self._write(self._log, again)
                 retry_s, again = RETRY_FIRST_S, False
                 continue

@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 JOURNAL_NAME, FLOOR_NAME, PROGRESS_NAME = "journal.json", "floor.json", "progress.json"
 
 
-class Floor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Floor(msgspec.Struct, frozen=True):
     """The lowest security epoch that may come in; outside journal and slots, for it only rises."""
 
     epoch: int = 0
 
 
-class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Progress(msgspec.Struct, frozen=True):
     """What shadow or trial has seen so far. stage: the state it belongs to."""
 
     sha256: str

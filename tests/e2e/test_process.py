@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from daemons import PATIENCE_S, Running, daemon
 
+from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.crash_loop import BARE_AT, DELAYS_S, SPARE_AT
 from edge_rt.core.toml import write_toml
 from edge_rt.runtime.client import Client
@@ -223,6 +225,31 @@ def test_an_engine_that_dies_when_it_is_loaded_ends_in_a_daemon_without_it(
         assert status["engine"] == "" and status["falls"]["sensor"] == "off"
         if "ImportError" in death:
             assert any("no libfoo" in p for p in status["problems"]), status["problems"]
+        assert running.stop() == 0
+
+
+def test_going_back_to_an_older_version_keeps_an_open_alarm(tmp_path: Path) -> None:
+    with daemon(tmp_path, CONFIG) as running:
+        running.call("help_now")
+        running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm")
+        incident = running.status()["falls"]["incident"]
+        assert running.stop() == 0
+    state = tmp_path / "state"
+    saved = StateFile[dict[str, Any]](state / "fall.json", dict[str, Any])
+    kept = saved.load()
+    assert kept is not None
+    kept["machine"]["incident"]["later"] = kept["machine"]["later"] = kept["later"] = 1
+    saved.save(kept)
+    with sqlite3.connect(state / "events.db") as db:
+        db.execute("PRAGMA user_version = 99")
+        db.execute("UPDATE meta SET value = '99' WHERE key = 'min_reader'")
+    db.close()
+    with daemon(tmp_path, CONFIG) as running:
+        status = running.status()
+        assert (status["falls"]["state"], status["falls"]["incident"]) == ("alarm", incident)
+        assert any("set aside as events.db.damaged-1" in p for p in status["problems"])
+        running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm, told again")
+        assert "device.dropped" in running.kinds()
         assert running.stop() == 0
 
 
