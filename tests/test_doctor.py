@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -316,3 +318,63 @@ def test_numpy_2_under_tflite_runtime_is_refused_with_the_remedy() -> None:
         choose_engine("tflite-runtime", "2.1.0")
     pytest.importorskip("tflite_runtime")
     assert choose_engine("tflite-runtime", "1.26.4") == "tflite-runtime"
+
+
+def bound_by_modes() -> None:
+    """Root without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capabilities(7)), from exec on."""
+    for capability in (1, 2):
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+def test_a_daemon_that_may_not_be_asked_is_left_alone(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir(mode=0o755)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(run / "control.sock"))
+    listener.listen()
+    (run / "control.sock").chmod(0o000)
+    text = f'runtime.state_dir = "{run}/state"\nruntime.run_dir = "{run}"\n'
+    text += '[falls.source]\ndriver = "iio"\n'
+    code = (
+        "import sys\n"
+        "from edge_rt.core.config import parse_config\n"
+        "from edge_rt.runtime.doctor import examine\n"
+        "from edge_rt.runtime.exercise import exercise\n"
+        "config = parse_config(sys.argv[1], 'test')\n"
+        "for c in [*exercise(config, bool, bool), *examine(config)]:\n"
+        "    print(c.name, c.state, c.found, c.remedy, sep='|')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, text],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=bound_by_modes,
+    )
+    listener.close()
+    assert ended.returncode == 0, ended.stderr
+    lines = [line.split("|") for line in ended.stdout.splitlines()]
+    states = {(name, state) for name, state, _, _ in lines}
+    assert {("daemon", "failed"), ("exercise", "failed"), ("accelerometer", "warning")} <= states
+    told = next(line for line in lines if line[0] == "daemon")
+    assert "may not ask it" in told[2] and "use sudo" in told[3]
+    assert not {"IIO", "I2C"} & {line[0] for line in lines}
+
+
+def test_a_low_voltage_of_a_pi_5_is_seen(tmp_path: Path) -> None:
+    chip = tmp_path / "class/hwmon/hwmon3"
+    chip.mkdir(parents=True)
+    (chip / "name").write_text("rpi_volt\n")
+    (chip / "in0_lcrit_alarm").write_text("1\n")
+    (check,) = doctor.check_temperature(tmp_path)
+    assert (check.name, check.state) == ("power", "failed") and "under-voltage" in check.found
+
+
+@pytest.mark.parametrize(("offered", "lines"), [("cpu io pids", 2), ("cpu memory pids", 1)])
+def test_a_kernel_without_a_memory_controller_is_told(
+    tmp_path: Path, offered: str, lines: int
+) -> None:
+    (tmp_path / "controllers").write_text(offered + "\n")
+    found = list(doctor.check_memory(controllers=tmp_path / "controllers"))
+    assert len(found) == lines
+    assert lines == 1 or "cgroup_enable=memory" in found[1].remedy

@@ -106,18 +106,21 @@ def test_the_calibration_is_shown_and_one_of_another_sensor_is_refused(tmp_path:
     assert list(check_calibration(config_for(tmp_path, driver="simulated"))) == []
 
 
-def test_a_sensor_is_really_read(tmp_path: Path, factory_bundle: Any) -> None:
+@pytest.mark.parametrize(("counts", "state"), [(256, "ok"), (0, "failed"), (512, "failed")])
+def test_a_sensor_is_really_read(
+    tmp_path: Path, factory_bundle: Any, counts: int, state: str
+) -> None:
     """A recording through the same way as a device."""
     factory_bundle("fall-waist")
     import numpy as np
 
     one = {"subject": ["a"], "trial": ["t"], "activity": ["D01"], "is_fall": [False]}
     acc_delta = np.zeros((3, 200), np.int16)
-    acc_delta[2, 0] = 256
+    acc_delta[2, 0] = counts
     np.savez(
         tmp_path / "t.npz", **one, acc_delta=acc_delta, acc_scale_g=1 / 256, offset=[0, 200],
         placement="waist", rate_hz=50.0,
     )  # fmt: skip
     config = config_for(tmp_path, driver="replay", file=str(tmp_path / "t.npz"))
     check = only(check_accelerometer(config, None))
-    assert check.state == "ok" and "it feels 1.00 g" in check.found
+    assert check.state == state and f"it feels {counts / 256:.2f} g" in check.found

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from edge_rt.adapters.statedir import StateDir
 from edge_rt.cli import main
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.errors import HardwareError
-from edge_rt.runtime.doctor_room import check_pins, check_release
+from edge_rt.runtime.doctor_room import check_pins, check_release, check_rest
 from edge_rt.runtime.exercise import exercise
 
 PATIENCE_S = 30.0
@@ -178,3 +180,32 @@ def test_a_daemon_that_cannot_be_asked_is_left_alone(tmp_path: Path) -> None:
     assert told.state == "failed"
     assert told.found == f"process {os.getpid()} runs and cannot be asked"
     assert siren.read_text() == "1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_terminal_that_is_gone_leaves_no_door_open(tmp_path: Path, number: int) -> None:
+    pins = '[outputs]\nlock = {driver = "gpio", line = 17, pulse_s = 10.0}\n'
+    (tmp_path / "config.toml").write_text(text_for(tmp_path, pins))
+    command = ["doctor", "--exercise", "--config", str(tmp_path / "config.toml")]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_rt", *command], stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    os.write(ours, b"y\n")  # open it; whether it did is never answered
+    line = tmp_path / "pins" / "17"
+    end_s = time.monotonic() + PATIENCE_S
+    while not (line.exists() and line.read_text().strip() == "1"):
+        assert time.monotonic() < end_s and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(5.0) == 130, "long before the pulse would have ended"
+    os.close(ours)
+    assert line.read_text().strip() == "0"
+
+
+def test_an_output_that_is_on_while_its_line_is_low_needs_a_pull_up(tmp_path: Path) -> None:
+    pins = '[outputs]\nsiren = {driver = "gpio", line = 27, active_low = true}\n'
+    (check,) = check_rest(config_for(tmp_path, pins))
+    assert check.state == "warning" and "line 27" in check.found and "pull-up" in check.remedy
+    assert list(check_rest(config_for(tmp_path))) == []

@@ -24,7 +24,7 @@ def read_vitals(state_dir: Path, root: Path = Path("/")) -> Vitals:
 
     root: where sys/ and proc/ lie
     """
-    now, seen = _supply(root / "sys")
+    now, seen = supply(root / "sys")
     memory = _memory(root / "proc/meminfo")
     disk_mb, disk_free_mb = _disk(state_dir)
     return Vitals(
@@ -67,7 +67,7 @@ def _temperature(folder: Path) -> float | None:
     return max(known, default=None)
 
 
-def _supply(sys: Path) -> tuple[int | None, int | None]:
+def supply(sys: Path) -> tuple[int | None, int | None]:
     """(bits of now, bits since the boot), of the firmware, else of its hwmon driver."""
     # soc/soc:firmware up to the Pi 4; later boards put the bus address into both names.
     for path in sorted((sys / "devices/platform").glob("soc*/*firmware/get_throttled")):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edge_rt.cli import options, output
+from edge_rt.cli.stopping import interruptible
 from edge_rt.core.config import Config
 from edge_rt.core.errors import InputError
 
@@ -42,19 +44,20 @@ def doctor(
 
         checking = examine(config)
     checks: list[Check] = []
-    for check in checking:
-        checks.append(check)
-        if not as_json:
-            click.echo(f"{check.state:<8} {check.name:<18} {check.found}")
-            if check.remedy and check.state != "ok":
-                click.echo(f"{'':<8} {'':<18} -> {check.remedy}")
+    with interruptible(), contextlib.closing(checking):
+        for check in checking:
+            checks.append(check)
+            if not as_json:
+                click.echo(f"{check.state:<8} {check.name:<18} {check.found}")
+                if check.remedy and check.state != "ok":
+                    click.echo(f"{'':<8} {'':<18} -> {check.remedy}")
     failed = any(check.state == "failed" for check in checks)
     if as_json:
         output.print_json({"ok": not failed, "checks": [check._asdict() for check in checks]})
     ctx.exit(1 if failed else 0)
 
 
-def _exercise(config: Config, yes: bool) -> Iterator[Check]:
+def _exercise(config: Config, yes: bool) -> Generator[Check, None, None]:
     from edge_rt.runtime.exercise import exercise
 
     if yes:

@@ -8,6 +8,7 @@
       HardwareError       sensor, camera, disk                             -> exit 4
         SensorError, CameraError, StorageError
       DaemonError         the daemon refused, or is not there              -> exit 5
+        DeniedError
 
 Anything else that escapes is our own bug and keeps its traceback.
 """
@@ -77,6 +78,10 @@ class DaemonError(EdgeRtError):
     exit_code = 5
 
 
+class DeniedError(DaemonError):
+    """The daemon runs, or may run, but this user may not ask it."""
+
+
 def in_words(error: BaseException) -> str:
     """One line for whoever reads why something ended: ours says it all, another names its kind."""
     return str(error) if isinstance(error, EdgeRtError) else f"{type(error).__name__}: {error}"
@@ -97,6 +102,7 @@ _BY_NAME: dict[str, type[EdgeRtError]] = {
         CameraError,
         StorageError,
         DaemonError,
+        DeniedError,
     )
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from edge_rt.core.errors import DaemonError, error_from
+from edge_rt.core.errors import DaemonError, DeniedError, error_from
 from edge_rt.runtime.protocol import Reply, Request, socket_path
 
 # Enrolment waits for several good frames; everything else answers at once.
@@ -20,7 +20,8 @@ CALL_TIMEOUT_S = 60.0
 class Client:
     """A connection to the daemon whose socket lies in `run_dir`.
 
-    Raises DaemonError throughout, and what the daemon itself refused a command with.
+    Raises DaemonError throughout, DeniedError if the socket may not be opened, and what the daemon
+    itself refused a command with.
     """
 
     def __init__(self, run_dir: Path, timeout_s: float = CALL_TIMEOUT_S) -> None:
@@ -35,11 +36,16 @@ class Client:
                 f"no daemon answers at {path}; start one with: edge-rt run --config FILE, "
                 "or name the run_dir of its configuration: --run-dir"
             ) from None
+        except PermissionError:
+            self._socket.close()
+            raise DeniedError(
+                f"the daemon at {path} may be running, but this user may not ask it; "
+                "use sudo, or join the group edge-rt and log in anew"
+            ) from None
         except OSError as error:
             self._socket.close()
             raise DaemonError(
-                f"cannot reach the daemon at {path}: {error.strerror}; "
-                "run as root or as a member of the socket's group"
+                f"cannot reach the daemon at {path}: {error.strerror}; see its log"
             ) from None
         self._reader = self._socket.makefile("rb")
         self._next_id = 0

@@ -7,13 +7,14 @@ but for a test file that it removes again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,9 +25,10 @@ import numpy as np
 from edge_rt.adapters.probe import probe
 from edge_rt.adapters.statedir import held_by
 from edge_rt.adapters.tflite import ENGINES, choose_engine, installed_engines
+from edge_rt.adapters.vitals import supply
 from edge_rt.bundle import factory_bundles, locate
 from edge_rt.core.config import Config
-from edge_rt.core.errors import DaemonError, EdgeRtError
+from edge_rt.core.errors import DaemonError, DeniedError, EdgeRtError
 from edge_rt.runtime.check import Check, State, failed, in_use, run_checks
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.clock import FIRST_YEAR, clock_trusted
@@ -47,17 +49,26 @@ SLOW_SYNC_S = 0.5  # an alarm is announced after at most 0.2 s even when the dis
 LITTLE_MB = 130  # the budget of all our processes together
 HOT_C, LIMIT_C = 80.0, 85.0  # a Pi lowers its clock from 80 and harder from 85 degrees Celsius
 SENSOR_WAIT_S = 2.0
+USED = frozenset(("accelerometer", "camera", "pins", "broker"))  # by a daemon that runs
 
 
-def examine(config: Config) -> Iterator[Check]:
+def examine(config: Config) -> Generator[Check, None, None]:
     """All checks, one after the other; a check that fails unexpectedly is itself a failed line."""
-    daemon = _running(Path(config.runtime.run_dir))
+    denied, daemon = "", None
+    try:
+        daemon = _running(Path(config.runtime.run_dir))
+    except DeniedError as error:
+        denied = str(error)
+
+    def buses() -> Iterator[Check]:
+        return check_buses(config)
+
     checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("python", check_python),
         ("engine", lambda: check_engine(config.runtime.engine)),
         ("models", lambda: check_models(config)),
-        ("daemon", lambda: check_daemon(config, daemon)),
-        ("accelerometer", lambda: check_buses(config)),
+        ("daemon", lambda: check_daemon(config, daemon, denied)),
+        ("accelerometer", buses),
         ("accelerometer", lambda: check_accelerometer(config, daemon)),
         ("calibration", lambda: check_calibration(config)),
         ("camera", lambda: check_camera(config, daemon)),
@@ -76,7 +87,18 @@ def examine(config: Config) -> Iterator[Check]:
         ("memory", check_memory),
         ("temperature", check_temperature),
     ]
+    if denied:
+        checks = [
+            (name, functools.partial(_leave_alone, name) if name in USED else check)
+            for name, check in checks
+            if check is not buses
+        ]
     yield from run_checks(checks)
+
+
+def _leave_alone(name: str) -> Iterator[Check]:
+    found = "not looked at: the daemon that may not be asked may be using it"
+    yield Check(name, "warning", found, "sudo edge-rt doctor, with the same --config")
 
 
 # ---- software ----
@@ -162,16 +184,23 @@ def check_model(name: str, folder: Path, engine: str, *, background: bool = Fals
 
 
 def _running(run_dir: Path) -> dict[str, Any] | None:
-    """Status of the daemon that serves this configuration, if one answers."""
+    """Status of the daemon that serves this configuration, if one answers. Raises DeniedError."""
     try:
         with Client(run_dir, timeout_s=5.0) as client:
             return client.call("status")
+    except DeniedError:
+        raise
     except DaemonError:
         return None
 
 
-def check_daemon(config: Config, status: dict[str, Any] | None) -> Iterator[Check]:
-    """A running daemon names its own problems."""
+def check_daemon(
+    config: Config, status: dict[str, Any] | None, denied: str = ""
+) -> Iterator[Check]:
+    """A running daemon names its own problems. denied: why it may not be asked."""
+    if denied:
+        yield failed("daemon", denied, "use sudo")
+        return
     if status is None and (pid := held_by(Path(config.runtime.state_dir))) is not None:
         found = f"process {pid} runs, but nobody answers in {config.runtime.run_dir}"
         yield failed("daemon", found, "see the service's log: journalctl -u edge-rt")
@@ -300,8 +329,11 @@ def check_clock(now: datetime, synchronised: bool) -> Iterator[Check]:
         yield Check("clock", "ok", f"{found}, synchronised")
 
 
-def check_memory(meminfo: Path = Path("/proc/meminfo")) -> Iterator[Check]:
-    """Both pipelines fit into what is available (proc(5))."""
+def check_memory(
+    meminfo: Path = Path("/proc/meminfo"),
+    controllers: Path = Path("/sys/fs/cgroup/cgroup.controllers"),
+) -> Iterator[Check]:
+    """Both pipelines fit into what is available (proc(5)), and the service's bound holds."""
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     total, left = (int(fields[k].split()[0]) // 1024 for k in ("MemTotal", "MemAvailable"))
     found = f"{left} of {total} MB available"
@@ -310,6 +342,12 @@ def check_memory(meminfo: Path = Path("/proc/meminfo")) -> Iterator[Check]:
         yield Check("memory", "warning", found, remedy)
     else:
         yield Check("memory", "ok", found)
+    # cgroup v2: what the kernel offers (Documentation/admin-guide/cgroup-v2.rst). A Pi's firmware
+    # may boot it with cgroup_disable=memory.
+    if controllers.exists() and "memory" not in controllers.read_text().split():
+        found = "the kernel has no memory controller: MemoryMax of the service has no effect"
+        remedy = "add cgroup_enable=memory to /boot/firmware/cmdline.txt, then reboot"
+        yield Check("memory limit", "warning", found, remedy)
 
 
 def check_temperature(sys_root: Path = Path("/sys")) -> Iterator[Check]:
@@ -319,36 +357,27 @@ def check_temperature(sys_root: Path = Path("/sys")) -> Iterator[Check]:
         # A zone without a working sensor refuses to be read.
         with contextlib.suppress(OSError, ValueError):
             zones.append(int(path.read_text()) / 1000)
-    throttled = _throttled(sys_root)
-    if not zones and throttled is None:
+    now, seen = supply(sys_root)
+    if not zones and now is None:
         yield Check("temperature", "ok", "the kernel does not tell")
         return
     if zones:
         hottest = max(zones)
         state: State = "ok" if hottest < HOT_C else "warning" if hottest < LIMIT_C else "failed"
         yield Check("temperature", state, f"{hottest:.0f} C", "cool it" if state != "ok" else "")
-    if throttled:
-        now = throttled & 0xF
-        found = f"firmware reports {_reasons(throttled)}"
+    if now or seen:
+        found = f"firmware reports {_reasons(now or 0, seen or 0)}"
         remedy = "use a stronger power supply or better cooling"
         yield Check("power", "failed" if now else "warning", found, remedy)
-    elif throttled == 0:
-        yield Check("power", "ok", "never low since boot")
+    elif now == 0:
+        yield Check("power", "ok", "not low now" if seen is None else "never low since boot")
 
 
 # https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
 _BITS = {0: "under-voltage", 1: "a capped clock", 2: "throttling", 3: "the soft temperature limit"}
 
 
-def _reasons(bits: int) -> str:
-    now = [text for bit, text in _BITS.items() if bits >> bit & 1]
-    past = [f"{text} since boot" for bit, text in _BITS.items() if bits >> (bit + 16) & 1]
-    return ", ".join(now or past)
-
-
-def _throttled(sys_root: Path) -> int | None:
-    path = sys_root / "devices/platform/soc/soc:firmware/get_throttled"
-    try:
-        return int(path.read_text(), 16)
-    except (OSError, ValueError):
-        return None
+def _reasons(now: int, seen: int) -> str:
+    present = [text for bit, text in _BITS.items() if now >> bit & 1]
+    past = [f"{text} since boot" for bit, text in _BITS.items() if seen >> bit & 1]
+    return ", ".join(present or past)

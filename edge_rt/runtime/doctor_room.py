@@ -31,6 +31,17 @@ def check_pins(config: Config, status: dict[str, Any] | None) -> Iterator[Check]
     whose = "the daemon's" if status is not None else "free or not, trying tells"
     yield Check("pins", "ok", f"{path}: {lines} ({whose})")
     yield from check_release(config)
+    yield from check_rest(config)
+
+
+def check_rest(config: Config) -> Iterator[Check]:
+    """A warning for each output that is on while its line is low: nobody drives it at boot."""
+    for name in ("siren", "lock", "led"):
+        output = getattr(config.outputs, name)
+        if getattr(output, "active_low", False):
+            found = f"outputs.{name} is on while line {output.line} is low, as before the daemon"
+            remedy = "wire a pull-up (10 k to 3.3 V) to it; see docs/wiring.md"
+            yield Check("pins", "warning", found, remedy)
 
 
 def check_release(config: Config, sys_root: Path = Path("/sys")) -> Iterator[Check]:

@@ -21,6 +21,7 @@ from edge_rt.runtime.instruments import InstrumentSource, bus_path, is_model, ma
 from edge_rt.runtime.sensor_desk import load_calibration
 
 WAIT_S = 2.0
+REST_G = (0.6, 1.4)  # gravity alone; offsets and scales of a chip without calibration included
 NAME = "accelerometer"
 
 
@@ -74,6 +75,9 @@ def _deliver_samples(config: Config) -> Check:
         return Check(NAME, "failed", f"no sample in {WAIT_S:g} s", "check its wiring")
     felt = float(np.linalg.norm(block.acc_g.mean(axis=0)))
     found = f"delivers samples, nominally {source.rate_hz:g} Hz; it feels {felt:.2f} g"
+    if not REST_G[0] <= felt <= REST_G[1]:
+        remedy = "hold it still; if it stays, check wiring, driver and range, see docs/sensors.md"
+        return Check(NAME, "failed", f"{found}, at rest it must be near 1 g", remedy)
     return Check(NAME, "ok", found)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from edge_rt.adapters.statedir import held_by
 from edge_rt.core.config import Config
-from edge_rt.core.errors import DaemonError, EdgeRtError
+from edge_rt.core.errors import DaemonError, DeniedError, EdgeRtError
 from edge_rt.runtime.check import Check, failed
 from edge_rt.runtime.client import Client
 from edge_rt.runtime.presence import Presence
@@ -28,13 +28,18 @@ SAW = {"siren": "Did it sound?", "lock": "Did it open?", "led": "Did it flash?"}
 Ask = Callable[[str], bool]
 
 
-def exercise(config: Config, consents: Ask, saw: Ask) -> Iterator[Check]:
+def exercise(config: Config, consents: Ask, saw: Ask) -> Generator[Check, None, None]:
     """One line for each output and button that has a driver of its own.
 
     consents  whether a person agrees to what is asked; saw: whether they saw it work
     """
     with contextlib.ExitStack() as stack:
-        client = _client(config)
+        try:
+            client = _client(config)
+        except DeniedError as error:
+            # Driving what a daemon drives would silence the siren of somebody who needs it.
+            yield failed("exercise", str(error), "use sudo")
+            return
         if client is not None:
             stack.callback(client.close)
             items = _configured(config)
@@ -86,6 +91,8 @@ def _client(config: Config) -> Client | None:
     try:
         client = Client(Path(config.runtime.run_dir))
         client.call("status")
+    except DeniedError:
+        raise
     except DaemonError:
         return None
     return client
