@@ -25,7 +25,8 @@ from edge_rt.core.pins import (
     markdown,
 )
 
-PRESS, HOLD, STUCK, FREED = Gesture.PRESS, Gesture.HOLD, Gesture.STUCK, Gesture.FREED
+PRESS, HOLD, LATE = Gesture.PRESS, Gesture.HOLD, Gesture.LATE
+STUCK, FREED = Gesture.STUCK, Gesture.FREED
 
 
 def test_a_pattern_repeats_and_says_when_to_look_again() -> None:
@@ -127,10 +128,19 @@ def test_a_jammed_button_is_told_once_and_works_again_when_freed() -> None:
     assert button.tick(102.1) == [PRESS]
 
 
-def test_a_button_held_at_the_start_is_no_press() -> None:
+def test_a_button_held_at_the_start_was_pressed_once_it_is_let_go() -> None:
     button = Button(0.03, 3.0)
     button.see(True, 0.0)
     assert button.tick(1.0) == button.tick(5.0) == []
+    button.see(False, 6.0)
+    assert button.tick(7.0) == [LATE]
+    button.see(True, 8.0)
+    assert button.tick(8.1) == [PRESS]
+
+
+def test_a_button_jammed_at_the_start_was_not() -> None:
+    button = Button(0.03, 3.0)
+    button.see(True, 0.0)
     assert button.tick(STUCK_S) == [STUCK]
     button.see(False, 40.0)
     assert button.tick(41.0) == [FREED]
@@ -149,8 +159,8 @@ def test_every_hand_can_be_let_go() -> None:
 
 
 def test_help_is_one_press_and_only_a_hold_resolves() -> None:
-    assert MEANINGS["help"] == {PRESS: "help_now"}
-    assert MEANINGS["cancel"] == {PRESS: "cancel", HOLD: "resolve"}
+    assert MEANINGS["help"] == {PRESS: "help_now", LATE: "help_now"}
+    assert MEANINGS["cancel"] == {PRESS: "cancel", HOLD: "resolve"}  # and never a late press
 
 
 def test_the_tables_of_the_guide_are_these(repository) -> None:  # type: ignore[no-untyped-def]

@@ -143,7 +143,8 @@ class Debouncer:
 class Hand(StrEnum):
     """What a finger is doing."""
 
-    UNKNOWN = "unknown"  # not seen released yet: a button held at start is no press
+    UNKNOWN = "unknown"  # not seen yet
+    FOUND = "found"  # down when the watch began
     AWAY = "away"
     DOWN = "down"
     HELD = "held"
@@ -161,6 +162,7 @@ class Gesture(StrEnum):
     """What a person meant; STUCK and FREED are about the button."""
 
     PRESS = "press"
+    LATE = "late"  # let go, and pressed while nobody watched; a jammed button is not let go
     HOLD = "hold"
     STUCK = "stuck"
     FREED = "freed"
@@ -173,6 +175,10 @@ STUCK_S = 30.0  # nobody presses for so long: it is jammed, or its cable is pinc
 HANDS: Mapping[Hand, Mapping[Move, tuple[Hand, Gesture | None]]] = {
     Hand.UNKNOWN: {
         Move.UP: (Hand.AWAY, None),
+        Move.DOWN: (Hand.FOUND, None),
+    },
+    Hand.FOUND: {
+        Move.UP: (Hand.AWAY, Gesture.LATE),
         Move.ENDLESS: (Hand.STUCK, Gesture.STUCK),
     },
     Hand.AWAY: {Move.DOWN: (Hand.DOWN, Gesture.PRESS)},
@@ -188,10 +194,11 @@ HANDS: Mapping[Hand, Mapping[Move, tuple[Hand, Gesture | None]]] = {
 }
 
 # button -> gesture -> command of the control table. Cancelling is one press, closing an alarm takes
-# intent: a carer who stands there holds the button. Help is never made harder than one press.
+# intent: a carer who stands there holds the button. Help is never made harder than one press, and
+# one that met a restart counts too; what it would cancel nobody can know, so that does not.
 MEANINGS: Mapping[str, Mapping[Gesture, str]] = {
     "cancel": {Gesture.PRESS: "cancel", Gesture.HOLD: "resolve"},
-    "help": {Gesture.PRESS: "help_now"},
+    "help": {Gesture.PRESS: "help_now", Gesture.LATE: "help_now"},
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge_rt.core.errors import EdgeRtError, HardwareError
+from edge_rt.core.fall_table import WrongState
 from edge_rt.core.pin_config import GpioButton
 from edge_rt.core.pins import MEANINGS, Button, Chip, Gesture, Hand, InputLine
 from edge_rt.core.types import Announce
@@ -17,6 +18,7 @@ from edge_rt.runtime.presence import Presence
 
 log = logging.getLogger(__name__)
 
+END_S = 3.0  # a press may be waiting for falls (fall_service.COMMAND_TIMEOUT_S)
 READ_S = 0.5  # the level is read so often even without an edge, and a stop is noticed
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -73,7 +75,7 @@ class ButtonReader:
         """Stop watching."""
         self.stop()
         if self._thread.is_alive():
-            self._thread.join(2 * READ_S)
+            self._thread.join(END_S)
 
     def try_out(self, timeout_s: float) -> bool:
         """Wait for one press that does nothing but show that the button works; while presses are
@@ -152,6 +154,9 @@ class ButtonReader:
                 case Gesture.PRESS:
                     self._presses += 1
                     self._presence.shown()
+                case Gesture.LATE:
+                    self._presses += 1
+                    log.warning("button %s: was down when the watch began", self.name)
             trial = self._trial
             if trial is not None:
                 trial.put(gesture)
@@ -168,8 +173,10 @@ class ButtonReader:
         try:
             act()
             log.warning("button %s: %s", self.name, command)
-        except EdgeRtError as error:  # nothing to cancel, say: a press is never an offence
-            log.info("button %s: %s", self.name, error)
+        except WrongState as error:  # nothing to cancel, say: a press is never an offence
+            log.warning("button %s: %s", self.name, error)
+        except EdgeRtError as error:
+            log.error("button %s: %s failed: %s", self.name, command, error)
 
     def _broken(self, reason: str) -> None:
         before, self._problem = self._problem, f"button {self.name}: {reason}"

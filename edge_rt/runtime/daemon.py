@@ -125,6 +125,7 @@ class Daemon:
         )
         recorder = self._start_recorder(state.path, stamps)
         recorder.listen(_log_event)
+        self._stack.callback(self._hear_no_more)
         self._stack.callback(self._say_stopped)
         place = Place(config, state.path, stamps.boot_id, recorder, room, room.lock)
         seen = None
@@ -139,13 +140,11 @@ class Daemon:
         made = None
         if config.falls.enabled:
             made = make_falls(place, self._mqtt)
-            self._stack.callback(made.memory.close)
             self._falls, self._memory, self._engine = made.service, made.memory, made.engine
             self._desk = made.desk
         elif self.config.falls.enabled:
             # No model may run, but an alarm that is open sounds, and who calls for help is heard.
             alarm = make_alarm(place, self._mqtt)
-            self._stack.callback(alarm.memory.close)
             self._falls, self._memory = alarm
         recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
         if guard.mode is not Mode.FULL:
@@ -261,6 +260,13 @@ class Daemon:
             "models": self._updates.status() if self._updates else None,
             "storage": self._recorder.status()._asdict(),
         }
+
+    def _hear_no_more(self) -> None:
+        """Buttons go last: what is pressed until then is still recorded and remembered."""
+        if self._room is not None:
+            self._room.unwatch()
+        if self._memory is not None:
+            self._memory.close()
 
     def _say_stopped(self) -> None:
         if self._recorder is not None and self._ready_s:

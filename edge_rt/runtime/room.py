@@ -84,13 +84,17 @@ class Room:
                 self._buttons.append(button)
                 button.start()
 
-    def close(self) -> None:
-        """Outputs come to rest, lines are given back."""
-        self._stopping.set()
+    def unwatch(self) -> None:
+        """No press is heard from here on; what one has begun is done first."""
         for button in self._buttons:
             button.stop()
         for button in self._buttons:
             button.close()
+
+    def close(self) -> None:
+        """Outputs come to rest, lines are given back."""
+        self._stopping.set()
+        self.unwatch()
         if self._guard.is_alive():
             self._guard.join(2 * GUARD_S)
         for output in self._outputs().values():
