@@ -150,6 +150,22 @@ def test_an_alarm_may_be_given_a_limit(house: Callable[..., House]) -> None:
     assert made.level(27) == "0"
 
 
+def test_another_cause_sounds_an_alarm_again_that_was_over_its_limit(
+    house: Callable[..., House],
+) -> None:
+    made = house(PINS.replace("line = 27", "line = 27, limit_s = 0.3"))
+    made.room.sound("alarm")
+    made.seen(27, "1", "0")
+    time.sleep(0.4)
+    made.room.sound("alarm")  # nobody has heard it, a second fall, another press
+    made.seen(27, "1", "0")
+    began_s = time.monotonic()
+    while time.monotonic() < began_s + 1.0:  # and each one lets it sound for longer
+        made.room.sound("alarm")
+        time.sleep(0.02)
+    made.seen(27, "1")
+
+
 def test_the_led_shows_the_worst(house: Callable[..., House]) -> None:
     made = house()
     led = lambda: made.room.status()["outputs"]["led"]["state"]  # noqa: E731
@@ -404,6 +420,38 @@ def test_a_siren_of_programs(house: Callable[..., House], tmp_path: Path) -> Non
     wait(lambda: said()[-1] == "call")
     made.room.silence()
     wait(lambda: said() == ["hush", "ask", "call", "hush"])
+
+
+@pytest.mark.parametrize("what", ["notice", "test"])
+def test_a_siren_of_programs_is_hushed_after_a_short_sound(
+    house: Callable[..., House], tmp_path: Path, what: str
+) -> None:
+    loud = f'["/bin/sh", "-c", "echo ask >>{tmp_path}/said"]'
+    quiet = f'["/bin/sh", "-c", "echo hush >>{tmp_path}/said"]'
+    made = house(
+        f'[outputs]\nsiren = {{driver = "command", prealarm = {loud}, alarm = {loud},'
+        f" silence = {quiet}}}"
+    )
+    said = lambda: (tmp_path / "said").read_text().split()  # noqa: E731
+    wait(lambda: (tmp_path / "said").exists() and said() == ["hush"])
+    if what == "test":
+        made.room.exercise("siren")
+    else:
+        made.room.notice()
+    wait(lambda: said() == ["hush", "ask", "hush"])
+
+
+def test_a_second_cause_starts_no_second_program(
+    house: Callable[..., House], tmp_path: Path
+) -> None:
+    call = f'["/bin/sh", "-c", "echo x >>{tmp_path}/runs; sleep 600"]'
+    made = house(f'[outputs]\nsiren = {{driver = "command", prealarm = {call}, alarm = {call}}}')
+    made.room.sound("alarm")
+    wait(lambda: (tmp_path / "runs").exists())
+    for _ in range(5):
+        made.room.sound("alarm")
+        time.sleep(0.1)
+    assert (tmp_path / "runs").read_text() == "x\n"
 
 
 def test_an_alarm_starts_its_program_again(house: Callable[..., House], tmp_path: Path) -> None:

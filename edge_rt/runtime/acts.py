@@ -62,7 +62,8 @@ class Line:
 class PatternAct:
     """A line that shows a pattern for each wish, from the moment of the wish on.
 
-    limits  wish -> seconds after which the line rests all the same; 0 is no limit
+    limits  wish -> seconds since it was last asked for, after which the line rests all the same; 0
+            is no limit
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class PatternAct:
     def step(self, wish: Wish, now_s: float, changed: threading.Event) -> float:
         """Set the line to the level of this moment."""
         pattern, elapsed_s = self._patterns[wish.what], now_s - wish.since_s
-        left_s = (self._limits.get(wish.what) or math.inf) - elapsed_s
+        asked_s = max(wish.since_s, wish.renewed_s)
+        left_s = (self._limits.get(wish.what) or math.inf) - (now_s - asked_s)
         level = level_at(pattern if left_s > 0.0 else NEVER, max(elapsed_s, 0.0))
         self._line.set(level.on)
         return min(level.for_s, left_s) if left_s > 0.0 else math.inf
@@ -148,8 +150,15 @@ class SirenProgram:
             "notice": config.prealarm,
             "test": config.prealarm,
         }[wish.what]
-        if argv:
-            _run(argv, BRIEF_S if wish.what in ("notice", "test") else config.limit_s, changed)
+        brief = wish.what in ("notice", "test")
+        try:
+            if argv:
+                _run(argv, BRIEF_S if brief else config.limit_s, changed)
+        finally:
+            # A siren of its own power goes on when its program has ended; a stage that comes now
+            # takes it over as it is.
+            if brief and config.silence and not changed.is_set():
+                _run(config.silence, BRIEF_S, changed)
         if wish.what == "alarm":
             return AGAIN_S
         self._ended = wish.number

@@ -18,11 +18,15 @@ HANG_S = 5.0  # a step that takes longer than it may by so much hangs
 
 
 class Wish(NamedTuple):
-    """What an output is to do, since when; number counts the wishes."""
+    """What an output is to do, since when; number counts the wishes.
+
+    renewed_s  when it was last asked for again without beginning anew
+    """
 
     what: str
     since_s: float
     number: int
+    renewed_s: float = -math.inf
 
 
 class Act(Protocol):
@@ -79,6 +83,12 @@ class Output:
                 self._wish = Wish(what, self._monotonic(), self._wish.number + 1)
                 self._changed.set()
             return self._wish.number
+
+    def renew(self) -> None:
+        """There is one more cause for the newest wish: its limit begins anew. Returns at once."""
+        with self._lock:
+            self._wish = self._wish._replace(renewed_s=self._monotonic())
+            self._changed.set()
 
     def wait(self, number: int, timeout_s: float) -> str:
         """Wait until a wish has been taken up; the problem with it, if any."""
