@@ -28,21 +28,23 @@ class Line:
         def make() -> OutputLine:
             return chip().output(line, active_low, user)
 
-        self._open = make
+        self._open, self._user = make, user
         self._line: OutputLine | None = None
         self._on = False
+        self._lost = False  # given up while it may have been active
 
     def set(self, on: bool) -> None:
         """Raises HardwareError."""
         if self._line is None:
             self._line, self._on = self._open(), False
+            self._lost = False
         if on == self._on:
             return
         try:
             self._line.set(on)
         except HardwareError:
             broken, self._line = self._line, None
-            _give_up(broken)
+            self._lost = not _give_up(broken)
             raise
         self._on = on
 
@@ -57,6 +59,8 @@ class Line:
         line, self._line = self._line, None
         if line is not None:
             line.close()
+        elif self._lost:
+            raise HardwareError(f"{self._user}: its line was lost; switch its power off")
 
 
 class PatternAct:
@@ -201,8 +205,11 @@ def _run(argv: tuple[str, ...], limit_s: float, enough: threading.Event) -> None
         raise HardwareError(f"{argv[0]} ended with code {code}; try it by hand")
 
 
-def _give_up(line: OutputLine) -> None:
+def _give_up(line: OutputLine) -> bool:
+    """Whether it is inactive now."""
     try:
         line.close()
     except HardwareError as error:  # its first failure is what is told
         log.debug("a broken line did not close: %s", error)
+        return False
+    return True

@@ -36,6 +36,7 @@ from edge_rt.runtime.fall_memory import FallMemory, open_stage
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.logs import fields
 from edge_rt.runtime.model_commands import ModelCommands
+from edge_rt.runtime.outputs_kept import keep_outputs
 from edge_rt.runtime.places import EVENTS_NAME
 from edge_rt.runtime.presence import Presence
 from edge_rt.runtime.recorder import Recorder
@@ -105,6 +106,7 @@ class Daemon:
         # First of all: what a killed daemon has left on goes off before anything may fail here.
         room = self._room = Room(self.config, lambda: not self._ready_s or bool(self._problems()))
         self._stack.callback(room.close)
+        keep_outputs(self.config)
         room.start()
         # An alarm that is open sounds before anything that may fail, hang or wait.
         stage = open_stage(state.path)
@@ -186,6 +188,10 @@ class Daemon:
     def close(self) -> None:
         """Stop everything; what was announced is written if the disk lets us."""
         self._stack.close()
+
+    def left_on(self) -> list[str]:
+        """After `close`: what may still be on in the room."""
+        return self._room.left_on() if self._room is not None else []
 
     def stuck_s(self) -> dict[str, float]:
         """How long ago each loop last turned, by its name in core.turning."""

@@ -67,6 +67,7 @@ class Output:
         self._step_s = step_s
         self._stepping_s: float | None = None  # since when a step has been going on
         self._stopping = False
+        self._unrest = False  # it could not be brought to rest at the end
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     # ---- from any thread ----
@@ -132,10 +133,14 @@ class Output:
         self._changed.set()
 
     def close(self) -> None:
-        """Come to rest. A thread that hangs is left behind (it is a daemon thread)."""
+        """Come to rest; see `at_rest`. A thread that hangs is left behind (a daemon thread)."""
         self.stop()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
+
+    def at_rest(self) -> bool:
+        """After `close`: whether it is known to be at rest."""
+        return not self._unrest and not self._thread.is_alive()
 
     # ---- in the output's thread ----
 
@@ -161,8 +166,9 @@ class Output:
             self._changed.wait(None if math.isinf(wait_s) else wait_s)
         try:
             self._act.close()
-        except HardwareError as error:
-            log.error("%s: %s", self.name, error)
+        except Exception as error:  # the thread ends here; what is left on is told by at_rest
+            log.error("%s: not at rest: %s", self.name, error)
+            self._unrest = True
 
     def _note(self, wish: Wish, problem: str) -> None:
         if problem and problem != self._problem:

@@ -30,7 +30,8 @@ START_MARGIN_S = 60.0  # a start that waits first asks for this much more
 def run(config_path: Path) -> int:
     """Run until SIGTERM or SIGINT. Raises ConfigError and what `Daemon.start` raises.
 
-    Exit code EX_TEMPFAIL when a daemon without models should be started anew.
+    Exit code EX_TEMPFAIL when a daemon without models should be started anew, EX_IOERR when an
+    output may have been left on: the service then turns it off (outputs_off).
     """
     notifier = Notifier()
     try:
@@ -64,11 +65,21 @@ class _Process:
             code = self._watch()
         except EdgeRtError as error:
             self._daemon.failed(str(error))
+            self._close()
+            if self._daemon.left_on():
+                error.exit_code = os.EX_IOERR  # what a person must mend can wait, a siren cannot
             raise
-        finally:
-            self._notifier.stopping()
-            self._daemon.close()
-        return code
+        except BaseException:  # whatever it is, outputs come to rest before it goes on
+            self._close()
+            raise
+        self._close()
+        return os.EX_IOERR if self._daemon.left_on() else code
+
+    def _close(self) -> None:
+        self._notifier.stopping()
+        self._daemon.close()
+        for problem in self._daemon.left_on():
+            log.critical("%s; ending with code %d, to have it turned off", problem, os.EX_IOERR)
 
     def _pause(self, seconds: float) -> None:
         self._notifier.more_time(seconds + START_MARGIN_S)

@@ -122,6 +122,28 @@ def test_help_that_is_pressed_during_a_restart_is_not_lost(tmp_path: Path, held:
         running.wait(lambda: level(tmp_path, 27) == "0", "silence")
 
 
+def test_a_siren_that_could_not_be_turned_off_is_turned_off_afterwards(tmp_path: Path) -> None:
+    """Whatever has become of the configuration, and as soon as its line is back."""
+    with daemon(tmp_path, config(tmp_path)) as running:
+        running.call("help_now")
+        running.wait(lambda: level(tmp_path, 27) == "1", "the siren")
+        (tmp_path / "pins").rename(tmp_path / "gone")
+        (tmp_path / "pins").write_text("in the way")
+        assert running.stop() == os.EX_IOERR
+        assert "siren: may still be on" in running.log
+    (tmp_path / "gone" / "27").write_text("1")
+    (tmp_path / "config.toml").write_text("[outputs]\nsirne = 1\n")
+    cleaning = subprocess.Popen(
+        [sys.executable, "-m", "edge_rt.runtime.outputs_off", str(tmp_path / "config.toml")],
+        env={**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)},
+    )
+    time.sleep(2.0)  # it tries, and in vain
+    (tmp_path / "pins").unlink()
+    (tmp_path / "gone").rename(tmp_path / "pins")
+    assert cleaning.wait(60) == 0
+    assert level(tmp_path, 27) == "0"
+
+
 def test_outputs_are_tried_through_the_daemon_but_the_lock_is_not(tmp_path: Path) -> None:
     with daemon(tmp_path, config(tmp_path)) as running:
         watching(running)
