@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rt.core.pins import (
+    CALM_S,
     HANDS,
     LED,
     MEANINGS,
@@ -144,6 +145,29 @@ def test_a_button_jammed_at_the_start_was_not() -> None:
     assert button.tick(STUCK_S) == [STUCK]
     button.see(False, 40.0)
     assert button.tick(41.0) == [FREED]
+
+
+def test_a_contact_that_never_rests_is_told_once_and_so_is_its_rest() -> None:
+    button = released()
+    found = []
+    for k in range(1000):  # ten seconds of edges, each sooner than a level could settle
+        button.see(k % 2 == 0, 1.0 + k * 0.01)
+        found += button.tick(1.0 + k * 0.01)
+    assert found == [Gesture.CHATTER]
+    assert button.tick(11.5) == []
+    assert button.tick(11.0 + CALM_S) == [Gesture.CALM]
+    button.see(True, 20.0)
+    assert button.tick(20.1) == [PRESS]
+
+
+def test_fingers_and_bouncing_contacts_are_no_chatter() -> None:
+    button = released()
+    found = []
+    for k in range(20):  # somebody in panic, on a contact that bounces
+        for m in range(5):
+            button.see(m % 2 == k % 2, 1.0 + k * 0.2 + m * 0.004)
+        found += button.tick(1.1 + k * 0.2)
+    assert set(found) == {PRESS}
 
 
 def test_a_press_between_two_looks_is_not_missed() -> None:

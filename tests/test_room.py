@@ -553,6 +553,73 @@ def test_a_jammed_button_is_an_event(tmp_path: Path) -> None:
     reader.close()
 
 
+class Unread:
+    """A chip whose inputs open, and fail when they are read until that is mended."""
+
+    def __init__(self) -> None:
+        self.opened, self.works = 0, False
+
+    def output(self, line: int, active_low: bool, user: str) -> OutputLine:
+        raise AssertionError("has no outputs")
+
+    def input(self, settings: object, user: str) -> Any:
+        self.opened += 1
+        return self
+
+    def level(self) -> bool:
+        if not self.works:
+            raise HardwareError("line 6: Input/output error; see gpioinfo")
+        return False
+
+    def edges(self, timeout_s: float) -> list[Any]:
+        time.sleep(0.05)
+        return []
+
+    def close(self) -> None: ...
+
+
+def test_a_line_that_opens_but_cannot_be_read_is_told_once() -> None:
+    chip = Unread()
+    told: list[str] = []
+    button = ButtonReader(
+        *("help", GpioButton(line=6), lambda: chip, {}, Presence()),
+        lambda kind, what, data: told.append(what),
+    )
+    button.start()
+    time.sleep(4.0)
+    assert told == ["sensor_lost"] and chip.opened <= 6  # ever more seldom
+    chip.works = True
+    wait(lambda: told == ["sensor_lost", "sensor_back"])
+    assert button.problem() == ""
+    button.close()
+
+
+def test_a_contact_that_chatters_is_an_event(house: Callable[..., House]) -> None:
+    made = house()
+    wait(lambda: made.room.status()["buttons"]["help"]["hand"] == "away")
+    end_s = time.monotonic() + PATIENCE_S
+    down = False
+    while not made.told and time.monotonic() < end_s:
+        down = not down
+        made.press(6, down)
+        time.sleep(0.012)
+    assert made.told[0][0] == "sensor_lost" and "never comes to rest" in made.told[0][1]["detail"]
+    assert "button help" in made.room.problems()[0]
+    made.press(6, False)
+    wait(lambda: [what for what, _ in made.told] == ["sensor_lost", "sensor_back"])
+
+
+def test_a_press_that_fails_is_an_error_in_the_log(
+    house: Callable[..., House], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = house()
+    made.refusing = True
+    wait(lambda: made.room.status()["buttons"]["help"]["hand"] == "away")
+    made.press(6)
+    wait(lambda: any("help_now failed" in r.message for r in caplog.records))
+    assert {r.levelname for r in caplog.records if "help_now" in r.message} == {"ERROR"}
+
+
 # ---- trying it out ----
 
 
@@ -614,6 +681,12 @@ def test_an_output_that_does_not_work_is_said_so(house: Callable[..., House]) ->
     made.folder.write_text("in the way")
     with pytest.raises(HardwareError, match=r"gpio\.folder"):
         made.room.exercise("siren")
+
+
+def test_a_help_button_that_would_call_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"test: inputs\.help calls nobody .*set that to true"):
+        parse_config(PINS + "[falls]\nenabled = false\n", "test")
+    parse_config(PINS.replace("help", "#help") + "[falls]\nenabled = false\n", "test")
 
 
 def test_two_uses_of_one_line_are_refused() -> None:
