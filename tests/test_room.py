@@ -473,10 +473,25 @@ def test_a_lock_program_runs_once_a_pulse(house: Callable[..., House], tmp_path:
     made = house(f'[outputs]\nlock = {{driver = "command", pulse = {count}}}')
     made.room.lock.pulse()
     wait(lambda: (tmp_path / "runs").exists())
+    for _ in range(20):  # while it runs
+        made.room.lock.pulse()
+        time.sleep(0.005)
+    time.sleep(1.0)
+    assert (tmp_path / "runs").read_text() == "x\n"  # a door does not open once more, later
     made.room.lock.pulse()
-    wait(lambda: made.room.status()["outputs"]["lock"]["problem"] == "")
+    wait(lambda: (tmp_path / "runs").read_text() == "x\nx\n")
+
+
+def test_a_lock_program_ends_with_the_daemon(house: Callable[..., House], tmp_path: Path) -> None:
+    opens = f'["/bin/sh", "-c", "echo $$ >{tmp_path}/pid; exec sleep 600"]'
+    made = house(f'[outputs]\nlock = {{driver = "command", pulse = {opens}, limit_s = 60}}')
+    made.room.lock.pulse()
+    pid = int(wait(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    began_s = time.monotonic()
     made.room.close()
-    assert 1 <= len((tmp_path / "runs").read_text().split()) <= 2
+    assert time.monotonic() - began_s < 5.0
+    wait(lambda: not Path(f"/proc/{pid}").exists())
+    assert made.room.left_on() == []
 
 
 # ---- buttons ----

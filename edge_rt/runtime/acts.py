@@ -87,6 +87,9 @@ class PatternAct:
     def guard(self, now_s: float) -> None:
         """A pattern may last."""
 
+    def stop(self) -> None:
+        """Its steps are short, or end with the next wish."""
+
     def close(self) -> None:
         """Inactive."""
         self._line.close()
@@ -130,6 +133,9 @@ class PulseAct:
             self._until_s = now_s + OVERDUE_S
             self._line.force_off()
 
+    def stop(self) -> None:
+        """Its steps are short, or end with the next wish."""
+
     def close(self) -> None:
         """Locked."""
         self._line.close()
@@ -171,6 +177,9 @@ class SirenProgram:
     def guard(self, now_s: float) -> None:
         """Programs end at their limit."""
 
+    def stop(self) -> None:
+        """A program ends with the next wish, or this one."""
+
     def close(self) -> None:
         """Silent: what ran has ended; a siren of its own power is told so."""
         if self._config.silence:
@@ -178,22 +187,32 @@ class SirenProgram:
 
 
 class LockProgram:
-    """A lock opened by a program; wishes that come while it runs are not added."""
+    """A lock opened by a program, once for each wish; one that comes while it runs is not added."""
 
-    def __init__(self, config: CommandLock) -> None:
-        self._config = config
+    def __init__(self, config: CommandLock, monotonic: Callable[[], float]) -> None:
+        self._config, self._monotonic = config, monotonic
         self._taken = 0
+        self._free_s = -math.inf  # when the program last ended
         self._closing = threading.Event()
 
     def step(self, wish: Wish, now_s: float, changed: threading.Event) -> float:
-        """Run it once for a new wish."""
-        if wish.number != self._taken:
-            self._taken = wish.number
-            _run(self._config.pulse, self._config.limit_s, self._closing)
+        """Run it once for a new wish. As with PulseAct, a door does not open by itself later."""
+        if wish.number == self._taken:
+            return math.inf
+        self._taken = wish.number
+        if wish.since_s >= self._free_s and now_s - wish.since_s <= LATE_S:
+            try:
+                _run(self._config.pulse, self._config.limit_s, self._closing)
+            finally:
+                self._free_s = self._monotonic()
         return math.inf
 
     def guard(self, now_s: float) -> None:
         """Programs end at their limit."""
+
+    def stop(self) -> None:
+        """The program is ended, not waited for."""
+        self._closing.set()
 
     def close(self) -> None:
         """The program has ended; whether the door is locked is its own to see to."""

@@ -130,7 +130,9 @@ def make_lock(config: LogActuator | GpioLock | CommandLock, chip: MakeChip) -> L
         act = PulseAct(line, config, time.monotonic)
         return OutputLock("gpio", Output("lock", act, "closed", time.monotonic))
     if isinstance(config, CommandLock):
-        program = Output("lock", LockProgram(config), "closed", time.monotonic, config.limit_s)
+        program = Output(
+            "lock", LockProgram(config, time.monotonic), "closed", time.monotonic, config.limit_s
+        )
         return OutputLock("command", program)
     return LogLock()
 

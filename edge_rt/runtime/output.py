@@ -43,6 +43,10 @@ class Act(Protocol):
         """Called from another thread now and then: end what should have ended long ago."""
         ...
 
+    def stop(self) -> None:
+        """Called from another thread: a step that goes on ends soon, for `close` comes next."""
+        ...
+
     def close(self) -> None:
         """Leave it as it is safe."""
         ...
@@ -131,6 +135,7 @@ class Output:
         """Begin to come to rest."""
         self._stopping = True
         self._changed.set()
+        self._act.stop()
 
     def close(self) -> None:
         """Come to rest; see `at_rest`. A thread that hangs is left behind (a daemon thread)."""
