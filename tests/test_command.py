@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_rt.adapters import command
 from edge_rt.adapters.command import check_trusted, run
 from edge_rt.core.errors import ConfigError, HardwareError
 
@@ -94,7 +96,7 @@ def place(tmp_path: Path) -> Path:
 
 @as_root
 def test_what_only_root_can_change_is_trusted(place: Path) -> None:
-    check_trusted(place / "config.toml", ["/bin/true", str(place / "siren")])
+    check_trusted(place / "config.toml", [["/bin/true"], [str(place / "siren")]])
     check_trusted(place / "no such file", [])  # no programs, nothing to protect
 
 
@@ -116,7 +118,7 @@ def test_what_others_can_change_is_refused(
 ) -> None:
     harm(place)
     with pytest.raises(ConfigError, match=complaint):
-        check_trusted(place / "config.toml", [str(place / "siren")])
+        check_trusted(place / "config.toml", [[str(place / "siren")]])
 
 
 @as_root
@@ -125,12 +127,54 @@ def test_a_link_to_what_others_can_change_is_refused(place: Path) -> None:
     loose.mkdir()
     (place / "siren").rename(loose / "siren")
     (place / "siren").symlink_to(loose / "siren")
-    check_trusted(place / "config.toml", [str(place / "siren")])
+    check_trusted(place / "config.toml", [[str(place / "siren")]])
     loose.chmod(0o777)
     with pytest.raises(ConfigError, match="loose: others than root"):
-        check_trusted(place / "config.toml", [str(place / "siren")])
+        check_trusted(place / "config.toml", [[str(place / "siren")]])
+
+
+@as_root
+def test_each_link_on_the_way_counts(place: Path) -> None:
+    """A link into a folder of others, from where another link leads back to what is root's."""
+    loose = place / "loose"
+    loose.mkdir()
+    (loose / "siren").symlink_to(place / "siren")
+    (place / "linked").symlink_to("loose/../loose/siren")
+    check_trusted(place / "config.toml", [[str(place / "linked")]])
+    loose.chmod(0o777)
+    with pytest.raises(ConfigError, match="loose: others than root"):
+        check_trusted(place / "config.toml", [[str(place / "linked")]])
+    loose.chmod(0o755)
+    os.lchown(loose / "siren", 12345, 0)
+    with pytest.raises(ConfigError, match=r"loose/siren: others than root .*chown -h"):
+        check_trusted(place / "config.toml", [[str(place / "linked")]])
+
+
+@as_root
+def test_a_script_is_looked_at_like_its_interpreter(place: Path) -> None:
+    argv = ["/bin/sh", str(place / "siren"), "loud", "/dev/null", str(place / "not there")]
+    check_trusted(place / "config.toml", [argv])
+    (place / "siren").chmod(0o666)
+    with pytest.raises(ConfigError, match="siren: others than root"):
+        check_trusted(place / "config.toml", [argv])
+
+
+def test_programs_that_cannot_be_ended_do_not_pile_up() -> None:
+    stuck = [subprocess.Popen(["/bin/sleep", "600"]) for _ in range(command.MAX_LEFT)]
+    try:
+        command._left.extend(stuck)
+        with pytest.raises(HardwareError, match=rf"/bin/true: not started, .*{stuck[0].pid}"):
+            run(["/bin/true"], PATIENCE_S, never)
+        stuck[0].kill()
+        stuck[0].wait(PATIENCE_S)
+        assert run(["/bin/true"], PATIENCE_S, never) == 0
+    finally:
+        for process in stuck:
+            process.kill()
+            process.wait(PATIENCE_S)
+    assert run(["/bin/true"], PATIENCE_S, never) == 0 and command._left == []
 
 
 def test_a_program_needs_its_full_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs its full path"):
-        check_trusted(tmp_path / "config.toml", ["siren"])
+        check_trusted(tmp_path / "config.toml", [["siren"]])

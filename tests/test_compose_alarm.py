@@ -130,6 +130,18 @@ def test_what_it_decides_is_remembered(tmp_path: Path, house: Callable[..., Hous
     assert again.room.told == ["alarm"]
 
 
+def test_another_call_in_an_open_alarm_is_another_cause_to_sound(
+    house: Callable[..., House],
+) -> None:
+    home = house()
+    service = home.begin().service
+    service.command(Event.HELP, "test")
+    until(lambda: home.room.told[-1] == "alarm", "the siren")
+    count = len(home.room.told)
+    service.command(Event.HELP, "test")
+    assert home.room.told[count:] == ["alarm"]
+
+
 def test_an_open_incident_is_seen_before_anything_else_is_opened(tmp_path: Path) -> None:
     assert open_stage(tmp_path) == ""
     fallen(tmp_path, 4.0)

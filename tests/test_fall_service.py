@@ -91,6 +91,8 @@ class Watched:
     def __init__(self) -> None:
         self.clock, self.scorer, self.source = Clock(), Scorer(), Source()
         self.told: list[str] = []
+        self.data: list[dict[str, Any]] = []
+        self.refuses = False
         self.saved: list[dict[str, Any]] = []
         self.pipeline = FallPipeline(self.scorer, RULES, lambda: "an id", range_g=16.0)
         self.service = FallService(
@@ -98,8 +100,12 @@ class Watched:
         )
         self.t_s = 0.0
 
-    def announce(self, kind: str, what: str, data: Mapping[str, Any]) -> None:
+    def announce(self, kind: str, what: str, data: Mapping[str, Any]) -> bool:
+        if self.refuses:
+            return False
         self.told.append(f"{kind}.{what}")
+        self.data.append(dict(data))
+        return True
 
     def deliver(self, score: float, stamp: float | None = None) -> None:
         """From now on the sensor delivers such blocks."""
@@ -191,6 +197,89 @@ def test_help_is_answered_even_by_a_pipeline_that_hangs(watched: Watched) -> Non
     assert watched.told == ["fall.alarm"]
     watched.clock.ahead_s += 30.0
     assert watched.service.stuck_s() > 29.0
+
+
+def test_what_was_called_past_a_hanging_pipeline_is_its_own_afterwards(watched: Watched) -> None:
+    watched.deliver(99.0)
+    assert watched.scorer.hung.wait(PATIENCE_S)
+    with pytest.raises(DaemonError, match="did not answer"):
+        watched.service.command(Event.DISARM, by="test")
+    watched.service.command(Event.HELP, by="test")
+    incident = watched.data[-1]["incident"]
+    watched.deliver(-9.0)
+    watched.scorer.go_on.set()
+    watched.wait(lambda: watched.service.alarm_state() == ("alarm", incident))
+    watched.wait(lambda: watched.saved and watched.saved[-1]["state"] == "alarm")
+    # Whoever was told that it failed does not have it done later.
+    assert watched.service.status()["armed"]
+    watched.source.next = None
+    watched.service.command(Event.RESOLVE, by="test")
+    assert [w for w in watched.told if "fall." in w] == ["fall.alarm", "fall.resolved"]
+    assert {d["incident"] for d in watched.data if "incident" in d} == {incident}
+
+
+def test_a_call_that_goes_past_the_pipeline_joins_the_incident_that_is_open(
+    watched: Watched,
+) -> None:
+    watched.fall()
+    incident = watched.data[-1]["incident"]
+    watched.deliver(99.0)
+    assert watched.scorer.hung.wait(PATIENCE_S)
+    watched.service.command(Event.HELP, by="test")
+    assert (watched.told[-1], watched.data[-1]["incident"]) == ("fall.alarm", incident)
+    watched.deliver(-9.0)
+    watched.scorer.go_on.set()
+    watched.wait(lambda: watched.service.alarm_state() == ("alarm", incident))
+    assert watched.told.count("fall.alarm") == 1
+
+
+def test_help_is_heard_and_kept_after_the_thread_has_ended(watched: Watched) -> None:
+    watched.service.close()
+    began_s = time.monotonic()
+    assert watched.service.command(Event.HELP, by="test")["state"] == "alarm"
+    assert time.monotonic() - began_s < 1.5  # at once: a press waits for nothing
+    assert watched.told == ["fall.alarm"]
+    assert watched.saved[-1]["state"] == "alarm"
+
+
+def test_what_was_told_the_thread_before_its_end_is_done(watched: Watched) -> None:
+    watched.deliver(99.0)
+    assert watched.scorer.hung.wait(PATIENCE_S)
+    answers: list[dict[str, Any]] = []
+    calling = threading.Thread(
+        target=lambda: answers.append(watched.service.command(Event.HELP, by="test"))
+    )
+    calling.start()
+    watched.wait(lambda: not watched.service._inbox.empty())
+    watched.service._stopping.set()
+    watched.scorer.go_on.set()
+    calling.join(PATIENCE_S)
+    assert answers[0]["state"] == "alarm" and watched.saved[-1]["state"] == "alarm"
+    assert watched.told == ["fall.alarm"]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_call_that_was_refused_is_not_answered_with_an_alarm(
+    watched: Watched, ended: bool
+) -> None:
+    if ended:
+        watched.service.close()
+    else:
+        watched.deliver(99.0)
+        assert watched.scorer.hung.wait(PATIENCE_S)
+    watched.refuses = True
+    with pytest.raises(DaemonError, match="could not record it"):
+        watched.service.command(Event.HELP, by="test")
+
+
+def test_help_is_told_whatever_fails_in_the_pipeline(watched: Watched) -> None:
+    def fails(*_: object) -> list[Any]:
+        raise RuntimeError("a bug")
+
+    watched.pipeline.command = fails  # type: ignore[method-assign]
+    assert watched.service.command(Event.HELP, by="test")["problem"] == "RuntimeError: a bug"
+    assert watched.told == ["fall.alarm"]
+    watched.wait(lambda: watched.service.alarm_state()[0] == "alarm")
 
 
 def test_every_change_of_state_is_saved_silent_ones_too(watched: Watched) -> None:

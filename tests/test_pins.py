@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rt.core.pins import (
+    CALM_S,
     HANDS,
     LED,
     MEANINGS,
@@ -25,7 +26,8 @@ from edge_rt.core.pins import (
     markdown,
 )
 
-PRESS, HOLD, STUCK, FREED = Gesture.PRESS, Gesture.HOLD, Gesture.STUCK, Gesture.FREED
+PRESS, HOLD, LATE = Gesture.PRESS, Gesture.HOLD, Gesture.LATE
+STUCK, FREED = Gesture.STUCK, Gesture.FREED
 
 
 def test_a_pattern_repeats_and_says_when_to_look_again() -> None:
@@ -127,13 +129,45 @@ def test_a_jammed_button_is_told_once_and_works_again_when_freed() -> None:
     assert button.tick(102.1) == [PRESS]
 
 
-def test_a_button_held_at_the_start_is_no_press() -> None:
+def test_a_button_held_at_the_start_was_pressed_once_it_is_let_go() -> None:
     button = Button(0.03, 3.0)
     button.see(True, 0.0)
     assert button.tick(1.0) == button.tick(5.0) == []
+    button.see(False, 6.0)
+    assert button.tick(7.0) == [LATE]
+    button.see(True, 8.0)
+    assert button.tick(8.1) == [PRESS]
+
+
+def test_a_button_jammed_at_the_start_was_not() -> None:
+    button = Button(0.03, 3.0)
+    button.see(True, 0.0)
     assert button.tick(STUCK_S) == [STUCK]
     button.see(False, 40.0)
     assert button.tick(41.0) == [FREED]
+
+
+def test_a_contact_that_never_rests_is_told_once_and_so_is_its_rest() -> None:
+    button = released()
+    found = []
+    for k in range(1000):  # ten seconds of edges, each sooner than a level could settle
+        button.see(k % 2 == 0, 1.0 + k * 0.01)
+        found += button.tick(1.0 + k * 0.01)
+    assert found == [Gesture.CHATTER]
+    assert button.tick(11.5) == []
+    assert button.tick(11.0 + CALM_S) == [Gesture.CALM]
+    button.see(True, 20.0)
+    assert button.tick(20.1) == [PRESS]
+
+
+def test_fingers_and_bouncing_contacts_are_no_chatter() -> None:
+    button = released()
+    found = []
+    for k in range(20):  # somebody in panic, on a contact that bounces
+        for m in range(5):
+            button.see(m % 2 == k % 2, 1.0 + k * 0.2 + m * 0.004)
+        found += button.tick(1.1 + k * 0.2)
+    assert set(found) == {PRESS}
 
 
 def test_a_press_between_two_looks_is_not_missed() -> None:
@@ -149,8 +183,8 @@ def test_every_hand_can_be_let_go() -> None:
 
 
 def test_help_is_one_press_and_only_a_hold_resolves() -> None:
-    assert MEANINGS["help"] == {PRESS: "help_now"}
-    assert MEANINGS["cancel"] == {PRESS: "cancel", HOLD: "resolve"}
+    assert MEANINGS["help"] == {PRESS: "help_now", LATE: "help_now"}
+    assert MEANINGS["cancel"] == {PRESS: "cancel", HOLD: "resolve"}  # and never a late press
 
 
 def test_the_tables_of_the_guide_are_these(repository) -> None:  # type: ignore[no-untyped-def]

@@ -150,6 +150,22 @@ def test_an_alarm_may_be_given_a_limit(house: Callable[..., House]) -> None:
     assert made.level(27) == "0"
 
 
+def test_another_cause_sounds_an_alarm_again_that_was_over_its_limit(
+    house: Callable[..., House],
+) -> None:
+    made = house(PINS.replace("line = 27", "line = 27, limit_s = 0.3"))
+    made.room.sound("alarm")
+    made.seen(27, "1", "0")
+    time.sleep(0.4)
+    made.room.sound("alarm")  # nobody has heard it, a second fall, another press
+    made.seen(27, "1", "0")
+    began_s = time.monotonic()
+    while time.monotonic() < began_s + 1.0:  # and each one lets it sound for longer
+        made.room.sound("alarm")
+        time.sleep(0.02)
+    made.seen(27, "1")
+
+
 def test_the_led_shows_the_worst(house: Callable[..., House]) -> None:
     made = house()
     led = lambda: made.room.status()["outputs"]["led"]["state"]  # noqa: E731
@@ -406,6 +422,38 @@ def test_a_siren_of_programs(house: Callable[..., House], tmp_path: Path) -> Non
     wait(lambda: said() == ["hush", "ask", "call", "hush"])
 
 
+@pytest.mark.parametrize("what", ["notice", "test"])
+def test_a_siren_of_programs_is_hushed_after_a_short_sound(
+    house: Callable[..., House], tmp_path: Path, what: str
+) -> None:
+    loud = f'["/bin/sh", "-c", "echo ask >>{tmp_path}/said"]'
+    quiet = f'["/bin/sh", "-c", "echo hush >>{tmp_path}/said"]'
+    made = house(
+        f'[outputs]\nsiren = {{driver = "command", prealarm = {loud}, alarm = {loud},'
+        f" silence = {quiet}}}"
+    )
+    said = lambda: (tmp_path / "said").read_text().split()  # noqa: E731
+    wait(lambda: (tmp_path / "said").exists() and said() == ["hush"])
+    if what == "test":
+        made.room.exercise("siren")
+    else:
+        made.room.notice()
+    wait(lambda: said() == ["hush", "ask", "hush"])
+
+
+def test_a_second_cause_starts_no_second_program(
+    house: Callable[..., House], tmp_path: Path
+) -> None:
+    call = f'["/bin/sh", "-c", "echo x >>{tmp_path}/runs; sleep 600"]'
+    made = house(f'[outputs]\nsiren = {{driver = "command", prealarm = {call}, alarm = {call}}}')
+    made.room.sound("alarm")
+    wait(lambda: (tmp_path / "runs").exists())
+    for _ in range(5):
+        made.room.sound("alarm")
+        time.sleep(0.1)
+    assert (tmp_path / "runs").read_text() == "x\n"
+
+
 def test_an_alarm_starts_its_program_again(house: Callable[..., House], tmp_path: Path) -> None:
     count = f'["/bin/sh", "-c", "echo x >>{tmp_path}/runs"]'
     made = house(f'[outputs]\nsiren = {{driver = "command", prealarm = {count}, alarm = {count}}}')
@@ -425,10 +473,25 @@ def test_a_lock_program_runs_once_a_pulse(house: Callable[..., House], tmp_path:
     made = house(f'[outputs]\nlock = {{driver = "command", pulse = {count}}}')
     made.room.lock.pulse()
     wait(lambda: (tmp_path / "runs").exists())
+    for _ in range(20):  # while it runs
+        made.room.lock.pulse()
+        time.sleep(0.005)
+    time.sleep(1.0)
+    assert (tmp_path / "runs").read_text() == "x\n"  # a door does not open once more, later
     made.room.lock.pulse()
-    wait(lambda: made.room.status()["outputs"]["lock"]["problem"] == "")
+    wait(lambda: (tmp_path / "runs").read_text() == "x\nx\n")
+
+
+def test_a_lock_program_ends_with_the_daemon(house: Callable[..., House], tmp_path: Path) -> None:
+    opens = f'["/bin/sh", "-c", "echo $$ >{tmp_path}/pid; exec sleep 600"]'
+    made = house(f'[outputs]\nlock = {{driver = "command", pulse = {opens}, limit_s = 60}}')
+    made.room.lock.pulse()
+    pid = int(wait(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    began_s = time.monotonic()
     made.room.close()
-    assert 1 <= len((tmp_path / "runs").read_text().split()) <= 2
+    assert time.monotonic() - began_s < 5.0
+    wait(lambda: not Path(f"/proc/{pid}").exists())
+    assert made.room.left_on() == []
 
 
 # ---- buttons ----
@@ -448,6 +511,21 @@ def test_one_press_one_command(house: Callable[..., House]) -> None:
     wait(lambda: made.room.status()["buttons"]["help"]["hand"] == "away")
     assert made.acted == ["help_now"]
     assert made.room.status()["buttons"]["help"]["presses"] == 1
+
+
+def test_help_that_was_pressed_while_nobody_watched_is_heard(house: Callable[..., House]) -> None:
+    made = house(start=False)
+    made.folder.mkdir()
+    made.press(5)
+    made.press(6)  # during a restart, and held
+    made.start()
+    hands = lambda: {n: b["hand"] for n, b in made.room.status()["buttons"].items()}  # noqa: E731
+    wait(lambda: hands() == {"cancel": "found", "help": "found"})
+    assert made.acted == []
+    made.press(5, False)
+    made.press(6, False)
+    wait(lambda: hands() == {"cancel": "away", "help": "away"})
+    wait(lambda: made.acted == ["help_now"])  # what the other would cancel nobody can know
 
 
 def test_cancel_is_a_press_and_resolve_a_hold(house: Callable[..., House]) -> None:
@@ -472,7 +550,7 @@ def test_a_jammed_button_is_an_event(tmp_path: Path) -> None:
     made.folder.mkdir()
     made.press(6)
     reader.start()
-    wait(lambda: reader.status()["hand"] == "unknown")
+    wait(lambda: reader.status()["hand"] in ("unknown", "found"))
     for _ in range(200):  # its own time, in steps: it reads the level every half second of ours
         clock[0] += STUCK_S
         if made.told:
@@ -488,6 +566,73 @@ def test_a_jammed_button_is_an_event(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert made.told[1] == ("sensor_back", {"sensor": "button_help"})
     reader.close()
+
+
+class Unread:
+    """A chip whose inputs open, and fail when they are read until that is mended."""
+
+    def __init__(self) -> None:
+        self.opened, self.works = 0, False
+
+    def output(self, line: int, active_low: bool, user: str) -> OutputLine:
+        raise AssertionError("has no outputs")
+
+    def input(self, settings: object, user: str) -> Any:
+        self.opened += 1
+        return self
+
+    def level(self) -> bool:
+        if not self.works:
+            raise HardwareError("line 6: Input/output error; see gpioinfo")
+        return False
+
+    def edges(self, timeout_s: float) -> list[Any]:
+        time.sleep(0.05)
+        return []
+
+    def close(self) -> None: ...
+
+
+def test_a_line_that_opens_but_cannot_be_read_is_told_once() -> None:
+    chip = Unread()
+    told: list[str] = []
+    button = ButtonReader(
+        *("help", GpioButton(line=6), lambda: chip, {}, Presence()),
+        lambda kind, what, data: told.append(what),
+    )
+    button.start()
+    time.sleep(4.0)
+    assert told == ["sensor_lost"] and chip.opened <= 6  # ever more seldom
+    chip.works = True
+    wait(lambda: told == ["sensor_lost", "sensor_back"])
+    assert button.problem() == ""
+    button.close()
+
+
+def test_a_contact_that_chatters_is_an_event(house: Callable[..., House]) -> None:
+    made = house()
+    wait(lambda: made.room.status()["buttons"]["help"]["hand"] == "away")
+    end_s = time.monotonic() + PATIENCE_S
+    down = False
+    while not made.told and time.monotonic() < end_s:
+        down = not down
+        made.press(6, down)
+        time.sleep(0.012)
+    assert made.told[0][0] == "sensor_lost" and "never comes to rest" in made.told[0][1]["detail"]
+    assert "button help" in made.room.problems()[0]
+    made.press(6, False)
+    wait(lambda: [what for what, _ in made.told] == ["sensor_lost", "sensor_back"])
+
+
+def test_a_press_that_fails_is_an_error_in_the_log(
+    house: Callable[..., House], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = house()
+    made.refusing = True
+    wait(lambda: made.room.status()["buttons"]["help"]["hand"] == "away")
+    made.press(6)
+    wait(lambda: any("help_now failed" in r.message for r in caplog.records))
+    assert {r.levelname for r in caplog.records if "help_now" in r.message} == {"ERROR"}
 
 
 # ---- trying it out ----
@@ -551,6 +696,12 @@ def test_an_output_that_does_not_work_is_said_so(house: Callable[..., House]) ->
     made.folder.write_text("in the way")
     with pytest.raises(HardwareError, match=r"gpio\.folder"):
         made.room.exercise("siren")
+
+
+def test_a_help_button_that_would_call_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"test: inputs\.help calls nobody .*set that to true"):
+        parse_config(PINS + "[falls]\nenabled = false\n", "test")
+    parse_config(PINS.replace("help", "#help") + "[falls]\nenabled = false\n", "test")
 
 
 def test_two_uses_of_one_line_are_refused() -> None:

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from edge_rt.core.errors import ConfigError, HardwareError
@@ -19,14 +19,27 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 LOOK_S = 0.05  # between looks at a program that runs; so soon another wish ends it
 TERM_S = 0.5  # between asking a program to end and ending it
 KILL_S = 1.0  # one in an uninterruptible call dies later; it is left behind then
+MAX_LEFT = 4  # so many may be left behind; an alarm would start another one with each try
+MAX_LINKS = 40  # as the kernel's own bound (path_resolution(7))
+
+_left: list[subprocess.Popen[bytes]] = []
+_leaving = threading.Lock()
 
 
 def run(argv: Sequence[str], limit_s: float, enough: threading.Event) -> int | None:
     """Run a program to its end; its exit code (negative: the signal that ended it).
 
     None: it was ended, at the limit or because `enough` was set. What it started in its process
-    group does not outlive it. Raises HardwareError when it cannot be started.
+    group does not outlive it. Raises HardwareError when it cannot be started, or when too many that
+    were started before cannot be ended.
     """
+    with _leaving:
+        _left[:] = [process for process in _left if process.poll() is None]
+        if len(_left) >= MAX_LEFT:
+            stuck = ", ".join(str(process.pid) for process in _left)
+            raise HardwareError(
+                f"{argv[0]}: not started, processes {stuck} cannot be ended; reboot"
+            )
     try:
         process = subprocess.Popen(
             list(argv),
@@ -51,33 +64,66 @@ def run(argv: Sequence[str], limit_s: float, enough: threading.Event) -> int | N
     return process.returncode if ended else None
 
 
-def check_trusted(config: Path, programs: Iterable[str]) -> None:
+def check_trusted(config: Path, programs: Iterable[Sequence[str]]) -> None:
     """Whoever can change a program or the file that names it can run what they like as the
-    service: raises ConfigError unless both, and all folders above, are root's alone to write."""
-    for program in programs:
+    service: raises ConfigError unless both, all folders above and all links on the way, are root's
+    alone to write.
+
+    programs  each with its arguments: one that is a full path may be a script, and is looked at,
+              too. What a program itself reads or starts is not, nor a path inside an argument
+    """
+    for argv in programs:
+        program = argv[0]
         if not os.path.isabs(program):
             raise ConfigError(f"{config}: program {program!r} needs its full path, from / on")
-        path = Path(program)
-        if not path.is_file() or not os.access(path, os.X_OK):
+        if not os.path.isfile(program) or not os.access(program, os.X_OK):
             raise ConfigError(f"{config}: {program} is no program; correct [outputs]")
-        _check_root_owned(config)
-        _check_root_owned(path)
-        _check_root_owned(path.resolve())
+        _check_root_owned(os.path.join(os.getcwd(), config))
+        for path in filter(os.path.isabs, argv):
+            _check_root_owned(path)
 
 
-def _check_root_owned(path: Path) -> None:
-    place = Path(os.path.abspath(path))
-    for part in (place, *place.parents):
-        found = part.stat()
-        # In a sticky folder (/tmp) nobody can replace what belongs to root.
-        loose = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (
-            part != place and found.st_mode & stat.S_ISVTX
+def _check_root_owned(path: str) -> None:
+    for place in _way(path):
+        found = place.lstat()
+        # A link has no mode of its own, and a device is no program. In a sticky folder (/tmp)
+        # nobody can replace what belongs to root.
+        loose = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and (
+            stat.S_ISREG(found.st_mode)
+            or (stat.S_ISDIR(found.st_mode) and not found.st_mode & stat.S_ISVTX)
         )
         if found.st_uid != 0 or loose:
             raise ConfigError(
-                f"{part}: others than root may change it, and so what [outputs] runs; "
-                f"chown root {part} && chmod go-w {part}"
+                f"{place}: others than root may change it, and so what [outputs] runs; "
+                f"chown -h root {place} && chmod go-w {place}"
             )
+
+
+def _way(path: str) -> Iterator[Path]:
+    """Every folder, link and file that the kernel passes on its way from / to where path leads; up
+    to where there is nothing."""
+    place, links = Path("/"), 0
+    yield place
+    names = [name for name in reversed(path.split("/")) if name not in ("", ".")]
+    while names:
+        name = names.pop()
+        if name == "..":
+            place = place.parent
+            continue
+        here = place / name
+        if not os.path.lexists(here):
+            return
+        yield here
+        if not here.is_symlink():
+            place = here
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise ConfigError(f"{path}: too many links; name the program itself")
+        target = os.readlink(here)
+        names += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+        if target.startswith("/"):
+            place = Path("/")
 
 
 def _has_ended(pid: int) -> bool:
@@ -87,10 +133,14 @@ def _has_ended(pid: int) -> bool:
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     for number, patience_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
-        with contextlib.suppress(ProcessLookupError):  # all of them have ended
+        # All of them have ended; or one has become another user, and is left behind.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
         end_s = time.monotonic() + patience_s
         while not _has_ended(process.pid) and time.monotonic() < end_s:
             time.sleep(LOOK_S / 5)
     with contextlib.suppress(subprocess.TimeoutExpired):  # in an uninterruptible call
         process.wait(0.0)
+    if process.returncode is None:
+        with _leaving:
+            _left.append(process)

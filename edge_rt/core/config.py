@@ -12,7 +12,14 @@ from msgspec import Meta
 
 from edge_rt.core.errors import ConfigError
 from edge_rt.core.manifest import Struct
-from edge_rt.core.pin_config import GpiodChip, InputConfig, ModelChip, OutputConfig, lines_of
+from edge_rt.core.pin_config import (
+    GpioButton,
+    GpiodChip,
+    InputConfig,
+    ModelChip,
+    OutputConfig,
+    lines_of,
+)
 from edge_rt.core.typed_toml import decode_toml
 from edge_rt.core.unlock import UnlockRules
 from edge_rt.core.update_config import UpdatesConfig
@@ -303,4 +310,10 @@ def parse_config(text: bytes | str, where: str) -> Config:
     Raises ConfigError that names the file, the key and, for an unknown one, the nearest valid key.
     """
     config: Config = decode_toml(text, Config, where, ConfigError)
+    # Not a rule of Config: a daemon that does without falls for a while keeps its buttons.
+    if isinstance(config.inputs.help, GpioButton) and not config.falls.enabled:
+        raise ConfigError(
+            f"{where}: inputs.help calls nobody while falls.enabled is false; set that to true, or"
+            " leave [inputs.help] out"
+        )
     return config

@@ -43,8 +43,9 @@ class NoOutput(Struct, tag_field="driver", tag="none", frozen=True):
 class GpioSiren(Struct, tag_field="driver", tag="gpio", frozen=True):
     """A sounder that sounds while its line is active.
 
-    limit_s  an alarm that nobody ends falls silent after so long, where a rule asks for that;
-             0: it sounds until somebody ends it
+    active_low  of all outputs: active is 0 V. It needs a pull-up, or is on until the daemon runs
+    limit_s     an alarm that nobody ends falls silent after so long, where a rule asks for that,
+                until there is another cause; 0: it sounds until somebody ends it
     """
 
     line: Line
@@ -136,12 +137,12 @@ def lines_of(outputs: OutputConfig, inputs: InputConfig) -> dict[str, int]:
     return found
 
 
-def programs_of(outputs: OutputConfig) -> list[str]:
-    """Every program that an output may run."""
+def programs_of(outputs: OutputConfig) -> list[tuple[str, ...]]:
+    """Every program that an output may run, with its arguments."""
     found = []
     if isinstance(outputs.siren, CommandSiren):
         siren = outputs.siren
-        found += [argv[0] for argv in (siren.prealarm, siren.alarm, siren.silence) if argv]
+        found += [argv for argv in (siren.prealarm, siren.alarm, siren.silence) if argv]
     if isinstance(outputs.lock, CommandLock):
-        found.append(outputs.lock.pulse[0])
+        found.append(outputs.lock.pulse)
     return found

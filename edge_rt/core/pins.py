@@ -140,10 +140,41 @@ class Debouncer:
         return max(0.0, self._raw_s + self._quiet_s - now_s)
 
 
+CHATTER_S = 2.0  # no finger and no contact that bounces takes so long to come to rest
+CALM_S = 2.0  # without an edge for so long it has
+
+
+class Chatter:
+    """Whether a contact has edges on and on, without ever coming to rest between two of them."""
+
+    def __init__(self, quiet_s: float) -> None:
+        self._quiet_s = quiet_s
+        self._raw: bool | None = None
+        self._begun_s = self._edge_s = -math.inf
+        self.on = False
+
+    def see(self, on: bool, t_s: float) -> None:
+        """A level, by an edge or by reading."""
+        if on != self._raw:
+            if t_s - self._edge_s > self._quiet_s:
+                self._begun_s = t_s
+            self._raw, self._edge_s = on, t_s
+
+    def changed(self, now_s: float) -> bool:
+        """Whether it has begun or ended, told once."""
+        before = self.on
+        if before:
+            self.on = now_s - self._edge_s < CALM_S
+        else:
+            self.on = self._edge_s - self._begun_s >= CHATTER_S
+        return self.on != before
+
+
 class Hand(StrEnum):
     """What a finger is doing."""
 
-    UNKNOWN = "unknown"  # not seen released yet: a button held at start is no press
+    UNKNOWN = "unknown"  # not seen yet
+    FOUND = "found"  # down when the watch began
     AWAY = "away"
     DOWN = "down"
     HELD = "held"
@@ -158,12 +189,15 @@ class Move(StrEnum):
 
 
 class Gesture(StrEnum):
-    """What a person meant; STUCK and FREED are about the button."""
+    """What a person meant; the others are about the button."""
 
     PRESS = "press"
+    LATE = "late"  # let go, and pressed while nobody watched; a jammed button is not let go
     HOLD = "hold"
     STUCK = "stuck"
     FREED = "freed"
+    CHATTER = "chatter"
+    CALM = "calm"
 
 
 STUCK_S = 30.0  # nobody presses for so long: it is jammed, or its cable is pinched
@@ -173,6 +207,10 @@ STUCK_S = 30.0  # nobody presses for so long: it is jammed, or its cable is pinc
 HANDS: Mapping[Hand, Mapping[Move, tuple[Hand, Gesture | None]]] = {
     Hand.UNKNOWN: {
         Move.UP: (Hand.AWAY, None),
+        Move.DOWN: (Hand.FOUND, None),
+    },
+    Hand.FOUND: {
+        Move.UP: (Hand.AWAY, Gesture.LATE),
         Move.ENDLESS: (Hand.STUCK, Gesture.STUCK),
     },
     Hand.AWAY: {Move.DOWN: (Hand.DOWN, Gesture.PRESS)},
@@ -188,10 +226,11 @@ HANDS: Mapping[Hand, Mapping[Move, tuple[Hand, Gesture | None]]] = {
 }
 
 # button -> gesture -> command of the control table. Cancelling is one press, closing an alarm takes
-# intent: a carer who stands there holds the button. Help is never made harder than one press.
+# intent: a carer who stands there holds the button. Help is never made harder than one press, and
+# one that met a restart counts too; what it would cancel nobody can know, so that does not.
 MEANINGS: Mapping[str, Mapping[Gesture, str]] = {
     "cancel": {Gesture.PRESS: "cancel", Gesture.HOLD: "resolve"},
-    "help": {Gesture.PRESS: "help_now"},
+    "help": {Gesture.PRESS: "help_now", Gesture.LATE: "help_now"},
 }
 
 
@@ -201,11 +240,13 @@ class Button:
     def __init__(self, debounce_s: float, hold_s: float) -> None:
         self.hand = Hand.UNKNOWN
         self._bounce = Debouncer(debounce_s)
+        self._chatter = Chatter(debounce_s)
         self._hold_s = hold_s
         self._down_s: float | None = None
 
     def see(self, on: bool, t_s: float) -> list[Gesture]:
         """The line has this level, by an edge or by reading."""
+        self._chatter.see(on, t_s)
         return self._levels(self._bounce.see(on, t_s))
 
     def tick(self, now_s: float) -> list[Gesture]:
@@ -214,6 +255,8 @@ class Button:
         for move, after_s in ((Move.LONG, self._hold_s), (Move.ENDLESS, STUCK_S)):
             if self._down_s is not None and now_s - self._down_s >= after_s:
                 found += self._move(move)
+        if self._chatter.changed(now_s):
+            found.append(Gesture.CHATTER if self._chatter.on else Gesture.CALM)
         return found
 
     def wait_s(self, now_s: float) -> float:

@@ -65,6 +65,6 @@ class Camera(Protocol):
 
 
 class Announce(Protocol):
-    """How a pipeline tells of something: ``announce("fall", "alarm", {...})``."""
+    """How a pipeline tells of something: ``announce("fall", "alarm", {...})``; False: refused."""
 
-    def __call__(self, kind: str, what: str, data: Mapping[str, Any]) -> None: ...
+    def __call__(self, kind: str, what: str, data: Mapping[str, Any]) -> bool | None: ...

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from edge_rt.bundle import Bundle
-from edge_rt.core.fall import AlarmMachine, Event, FallRules, Transition
+from edge_rt.core.fall import AlarmMachine, Event, FallRules, State, Transition
 from edge_rt.core.hop import Hop
 from edge_rt.core.latency import LatencyRecorder
 from edge_rt.core.manifest import FallManifest
@@ -19,6 +19,7 @@ from edge_rt.core.types import SampleBlock
 
 log = logging.getLogger(__name__)
 
+_CAUSES = frozenset({Event.FALL, Event.HELP})  # of an alarm
 # samples to scores; one score to its transitions; last sample of a window to its decision
 STAGES = ("detector", "alarm", "push")
 # A source whose clock is off by less than this is late or had a gap; by more, it was set anew.
@@ -88,6 +89,7 @@ class FallPipeline:
         self._steps_told = 0
         self._offset_s = 0.0  # machine time minus the detector's
         self._started = False
+        self._renewed: Callable[[], None] = lambda: None
 
     # ---- what moves it ----
 
@@ -158,6 +160,11 @@ class FallPipeline:
             edges = score_edges(bundle.manifest.output.scale)
             if edges != self._scores.edges:  # scores of another scale are other counts
                 self._scores = Histogram(edges)
+
+    def on_renewed(self, call: Callable[[], None]) -> None:
+        """Have a function called when there is one more cause for an alarm that is open: another
+        fall, another call for help. It returns at once and raises nothing."""
+        self._renewed = call
 
     def set_rules(self, rules: FallRules) -> None:
         """Other durations or levels from the next step on; an open incident stays as it is."""
@@ -245,6 +252,8 @@ class FallPipeline:
         out = []
         for step in steps:
             log.info("falls: %s -> %s (%s)", step.source, step.target, step.event)
+            if step.source is step.target is State.ALARM and step.event in _CAUSES:
+                self._renewed()
             if step.what is not None:
                 data = {"incident": step.incident, "why": step.why}
                 out.append(Announcement("fall", step.what, self._label(data)))

@@ -28,21 +28,23 @@ class Line:
         def make() -> OutputLine:
             return chip().output(line, active_low, user)
 
-        self._open = make
+        self._open, self._user = make, user
         self._line: OutputLine | None = None
         self._on = False
+        self._lost = False  # given up while it may have been active
 
     def set(self, on: bool) -> None:
         """Raises HardwareError."""
         if self._line is None:
             self._line, self._on = self._open(), False
+            self._lost = False
         if on == self._on:
             return
         try:
             self._line.set(on)
         except HardwareError:
             broken, self._line = self._line, None
-            _give_up(broken)
+            self._lost = not _give_up(broken)
             raise
         self._on = on
 
@@ -57,12 +59,15 @@ class Line:
         line, self._line = self._line, None
         if line is not None:
             line.close()
+        elif self._lost:
+            raise HardwareError(f"{self._user}: its line was lost; switch its power off")
 
 
 class PatternAct:
     """A line that shows a pattern for each wish, from the moment of the wish on.
 
-    limits  wish -> seconds after which the line rests all the same; 0 is no limit
+    limits  wish -> seconds since it was last asked for, after which the line rests all the same; 0
+            is no limit
     """
 
     def __init__(
@@ -73,13 +78,17 @@ class PatternAct:
     def step(self, wish: Wish, now_s: float, changed: threading.Event) -> float:
         """Set the line to the level of this moment."""
         pattern, elapsed_s = self._patterns[wish.what], now_s - wish.since_s
-        left_s = (self._limits.get(wish.what) or math.inf) - elapsed_s
+        asked_s = max(wish.since_s, wish.renewed_s)
+        left_s = (self._limits.get(wish.what) or math.inf) - (now_s - asked_s)
         level = level_at(pattern if left_s > 0.0 else NEVER, max(elapsed_s, 0.0))
         self._line.set(level.on)
         return min(level.for_s, left_s) if left_s > 0.0 else math.inf
 
     def guard(self, now_s: float) -> None:
         """A pattern may last."""
+
+    def stop(self) -> None:
+        """Its steps are short, or end with the next wish."""
 
     def close(self) -> None:
         """Inactive."""
@@ -124,6 +133,9 @@ class PulseAct:
             self._until_s = now_s + OVERDUE_S
             self._line.force_off()
 
+    def stop(self) -> None:
+        """Its steps are short, or end with the next wish."""
+
     def close(self) -> None:
         """Locked."""
         self._line.close()
@@ -148,8 +160,15 @@ class SirenProgram:
             "notice": config.prealarm,
             "test": config.prealarm,
         }[wish.what]
-        if argv:
-            _run(argv, BRIEF_S if wish.what in ("notice", "test") else config.limit_s, changed)
+        brief = wish.what in ("notice", "test")
+        try:
+            if argv:
+                _run(argv, BRIEF_S if brief else config.limit_s, changed)
+        finally:
+            # A siren of its own power goes on when its program has ended; a stage that comes now
+            # takes it over as it is.
+            if brief and config.silence and not changed.is_set():
+                _run(config.silence, BRIEF_S, changed)
         if wish.what == "alarm":
             return AGAIN_S
         self._ended = wish.number
@@ -158,6 +177,9 @@ class SirenProgram:
     def guard(self, now_s: float) -> None:
         """Programs end at their limit."""
 
+    def stop(self) -> None:
+        """A program ends with the next wish, or this one."""
+
     def close(self) -> None:
         """Silent: what ran has ended; a siren of its own power is told so."""
         if self._config.silence:
@@ -165,22 +187,32 @@ class SirenProgram:
 
 
 class LockProgram:
-    """A lock opened by a program; wishes that come while it runs are not added."""
+    """A lock opened by a program, once for each wish; one that comes while it runs is not added."""
 
-    def __init__(self, config: CommandLock) -> None:
-        self._config = config
+    def __init__(self, config: CommandLock, monotonic: Callable[[], float]) -> None:
+        self._config, self._monotonic = config, monotonic
         self._taken = 0
+        self._free_s = -math.inf  # when the program last ended
         self._closing = threading.Event()
 
     def step(self, wish: Wish, now_s: float, changed: threading.Event) -> float:
-        """Run it once for a new wish."""
-        if wish.number != self._taken:
-            self._taken = wish.number
-            _run(self._config.pulse, self._config.limit_s, self._closing)
+        """Run it once for a new wish. As with PulseAct, a door does not open by itself later."""
+        if wish.number == self._taken:
+            return math.inf
+        self._taken = wish.number
+        if wish.since_s >= self._free_s and now_s - wish.since_s <= LATE_S:
+            try:
+                _run(self._config.pulse, self._config.limit_s, self._closing)
+            finally:
+                self._free_s = self._monotonic()
         return math.inf
 
     def guard(self, now_s: float) -> None:
         """Programs end at their limit."""
+
+    def stop(self) -> None:
+        """The program is ended, not waited for."""
+        self._closing.set()
 
     def close(self) -> None:
         """The program has ended; whether the door is locked is its own to see to."""
@@ -192,8 +224,11 @@ def _run(argv: tuple[str, ...], limit_s: float, enough: threading.Event) -> None
         raise HardwareError(f"{argv[0]} ended with code {code}; try it by hand")
 
 
-def _give_up(line: OutputLine) -> None:
+def _give_up(line: OutputLine) -> bool:
+    """Whether it is inactive now."""
     try:
         line.close()
     except HardwareError as error:  # its first failure is what is told
         log.debug("a broken line did not close: %s", error)
+        return False
+    return True

@@ -26,12 +26,13 @@ MakeChip = Callable[[], Chip]
 
 
 class Siren(Protocol):
-    """Sounds until told to stop. Commands may repeat, and return at once."""
+    """Sounds until told to stop, or a limit. Commands may repeat, and return at once."""
 
     name: str
 
     def sound(self, stage: str) -> None:
-        """stage: "prealarm" (asks the wearer) or "alarm" (calls for help)."""
+        """stage: "prealarm" (asks the wearer) or "alarm" (calls for help). Each call is a cause of
+        its own: a limit begins anew."""
         ...
 
     def silence(self) -> None: ...
@@ -75,13 +76,18 @@ class LogLock:
 
 
 class OutputSiren:
-    """A siren with a thread of its own."""
+    """A siren with a thread of its own.
 
-    def __init__(self, name: str, output: Output) -> None:
-        self.name, self.output = name, output
+    limited  it falls silent by itself; else it sounds on, and another cause changes nothing
+    """
+
+    def __init__(self, name: str, output: Output, limited: bool) -> None:
+        self.name, self.output, self._limited = name, output, limited
 
     def sound(self, stage: str) -> None:
         self.output.wish(stage)
+        if self._limited:
+            self.output.renew()
 
     def silence(self) -> None:
         self.output.wish("silent")
@@ -108,10 +114,12 @@ def make_siren(
     if isinstance(config, GpioSiren):
         line = Line(chip, config.line, config.active_low, "siren")
         act = PatternAct(line, SIREN, {"alarm": config.limit_s})
-        return OutputSiren("gpio", Output("siren", act, "silent", time.monotonic))
+        output = Output("siren", act, "silent", time.monotonic)
+        return OutputSiren("gpio", output, limited=config.limit_s > 0.0)
     if isinstance(config, CommandSiren):
         programs = Output("siren", SirenProgram(config), "silent", time.monotonic, config.limit_s)
-        return OutputSiren("command", programs)
+        # An alarm's program is run again and again; a second cause starts no second one.
+        return OutputSiren("command", programs, limited=False)
     return LogSiren()
 
 
@@ -122,7 +130,9 @@ def make_lock(config: LogActuator | GpioLock | CommandLock, chip: MakeChip) -> L
         act = PulseAct(line, config, time.monotonic)
         return OutputLock("gpio", Output("lock", act, "closed", time.monotonic))
     if isinstance(config, CommandLock):
-        program = Output("lock", LockProgram(config), "closed", time.monotonic, config.limit_s)
+        program = Output(
+            "lock", LockProgram(config, time.monotonic), "closed", time.monotonic, config.limit_s
+        )
         return OutputLock("command", program)
     return LogLock()
 

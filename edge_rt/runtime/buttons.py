@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge_rt.core.errors import EdgeRtError, HardwareError
+from edge_rt.core.fall_table import WrongState
 from edge_rt.core.pin_config import GpioButton
 from edge_rt.core.pins import MEANINGS, Button, Chip, Gesture, Hand, InputLine
 from edge_rt.core.types import Announce
@@ -17,7 +18,9 @@ from edge_rt.runtime.presence import Presence
 
 log = logging.getLogger(__name__)
 
+END_S = 3.0  # a press may be waiting for falls (fall_service.COMMAND_TIMEOUT_S)
 READ_S = 0.5  # the level is read so often even without an edge, and a stop is noticed
+STEADY_S = 1.0  # a line that is read for so long works again
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 Act = Callable[[], Any]
@@ -52,7 +55,7 @@ class ButtonReader:
         self._monotonic = monotonic
         self._hand = Hand.UNKNOWN
         self._problem = ""
-        self._presses = 0
+        self._presses = self._failures = 0
         self._turned_s: float | None = None
         # A try of the button (doctor --exercise): the next press is told and does nothing else.
         self._trial: queue.SimpleQueue[Gesture] | None = None
@@ -73,7 +76,7 @@ class ButtonReader:
         """Stop watching."""
         self.stop()
         if self._thread.is_alive():
-            self._thread.join(2 * READ_S)
+            self._thread.join(END_S)
 
     def try_out(self, timeout_s: float) -> bool:
         """Wait for one press that does nothing but show that the button works; while presses are
@@ -109,13 +112,10 @@ class ButtonReader:
     # ---- in the button's thread ----
 
     def _run(self) -> None:
-        failures = 0
         while not self._stopping.is_set():
             try:
                 line = self._chip().input(self._config, f"button {self.name}")
                 try:
-                    failures = 0
-                    self._mended()
                     self._watch(line)
                 finally:
                     line.close()
@@ -125,10 +125,11 @@ class ButtonReader:
                 log.exception("button %s: unexpected failure", self.name)
                 self._broken("internal error, see the log")
             self._turned_s = self._monotonic()
-            self._stopping.wait(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-            failures += 1
+            self._stopping.wait(BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)])
+            self._failures += 1
 
     def _watch(self, line: InputLine) -> None:
+        opened_s = self._monotonic()
         button = Button(self._config.debounce_ms / 1e3, self._config.hold_s)
         self._take(button, button.see(line.level(), self._monotonic()))
         while not self._stopping.is_set():
@@ -138,6 +139,10 @@ class ButtonReader:
             self._take(button, button.see(line.level(), self._monotonic()))
             self._take(button, button.tick(self._monotonic()))
             self._turned_s = self._monotonic()
+            # A line that opens and then cannot be read has not come back.
+            if self._failures and self._turned_s - opened_s >= STEADY_S:
+                self._failures = 0
+                self._mended()
 
     def _take(self, button: Button, gestures: list[Gesture]) -> None:
         self._hand = button.hand
@@ -146,12 +151,18 @@ class ButtonReader:
                 case Gesture.STUCK:
                     self._broken("pressed without end; free it, or look for a pinched cable")
                     continue
-                case Gesture.FREED:
+                case Gesture.CHATTER:
+                    self._broken("its contact never comes to rest; replace it, or mend its cable")
+                    continue
+                case Gesture.FREED | Gesture.CALM:
                     self._mended()
                     continue
                 case Gesture.PRESS:
                     self._presses += 1
                     self._presence.shown()
+                case Gesture.LATE:
+                    self._presses += 1
+                    log.warning("button %s: was down when the watch began", self.name)
             trial = self._trial
             if trial is not None:
                 trial.put(gesture)
@@ -168,8 +179,10 @@ class ButtonReader:
         try:
             act()
             log.warning("button %s: %s", self.name, command)
-        except EdgeRtError as error:  # nothing to cancel, say: a press is never an offence
-            log.info("button %s: %s", self.name, error)
+        except WrongState as error:  # nothing to cancel, say: a press is never an offence
+            log.warning("button %s: %s", self.name, error)
+        except EdgeRtError as error:
+            log.error("button %s: %s failed: %s", self.name, command, error)
 
     def _broken(self, reason: str) -> None:
         before, self._problem = self._problem, f"button {self.name}: {reason}"

@@ -26,7 +26,8 @@ class Place(NamedTuple):
 def announcer(recorder: Recorder, model: str | None) -> Announce:
     """Announces in the name of a model, "name version"."""
 
-    def announce(kind: str, what: str, data: Mapping[str, Any]) -> None:
-        recorder.announce(kind, what, data, model_version=model)
+    def announce(kind: str, what: str, data: Mapping[str, Any]) -> bool:
+        ticket = recorder.announce(kind, what, data, model_version=model)
+        return not ticket.done() or ticket.exception() is None
 
     return announce

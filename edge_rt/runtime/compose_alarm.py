@@ -99,6 +99,7 @@ def resume(place: Place, pipeline: FallPipeline, announce: Announce) -> tuple[Fa
     """Bring the alarm machine back to where it was, siren included; its memory, and how many
     seconds it slept."""
     place.recorder.listen(siren_follows(place.siren), urgent=True)
+    pipeline.on_renewed(lambda: place.siren.sound("alarm"))
     memory = FallMemory(place.folder, place.boot_id, time.monotonic)
     restored = memory.restore(pipeline, logged_stages(place.recorder))
     if restored.corrected:

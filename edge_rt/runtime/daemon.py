@@ -36,6 +36,7 @@ from edge_rt.runtime.fall_memory import FallMemory, open_stage
 from edge_rt.runtime.fall_service import FallService
 from edge_rt.runtime.logs import fields
 from edge_rt.runtime.model_commands import ModelCommands
+from edge_rt.runtime.outputs_kept import keep_outputs
 from edge_rt.runtime.places import EVENTS_NAME
 from edge_rt.runtime.presence import Presence
 from edge_rt.runtime.recorder import Recorder
@@ -128,6 +129,7 @@ class Daemon:
         # First of all: what a killed daemon has left on goes off before anything may fail here.
         room = self._room = Room(self.config, lambda: not self._ready_s or bool(self._problems()))
         self._stack.callback(room.close)
+        keep_outputs(self.config)
         room.start()
         # An alarm that is open sounds before anything that may fail, hang or wait.
         if stage:
@@ -145,6 +147,7 @@ class Daemon:
         )
         recorder = self._start_recorder(state.path, stamps)
         recorder.listen(_log_event)
+        self._stack.callback(self._hear_no_more)
         self._stack.callback(self._say_stopped)
         place = Place(config, state.path, stamps.boot_id, recorder, room, room.lock)
         seen = None
@@ -159,13 +162,11 @@ class Daemon:
         made = None
         if config.falls.enabled:
             made = make_falls(place, self._mqtt)
-            self._stack.callback(made.memory.close)
             self._falls, self._memory, self._engine = made.service, made.memory, made.engine
             self._desk = made.desk
         elif self.config.falls.enabled:
             # No model may run, but an alarm that is open sounds, and who calls for help is heard.
             alarm = make_alarm(place, self._mqtt)
-            self._stack.callback(alarm.memory.close)
             self._falls, self._memory = alarm
         recorder.announce("device", "started", {"version": __version__, "engine": self._engine})
         if guard.mode is not Mode.FULL:
@@ -207,6 +208,10 @@ class Daemon:
     def close(self) -> None:
         """Stop everything; what was announced is written if the disk lets us."""
         self._stack.close()
+
+    def left_on(self) -> list[str]:
+        """After `close`: what may still be on in the room."""
+        return self._room.left_on() if self._room is not None else []
 
     def stuck_s(self) -> dict[str, float]:
         """How long ago each loop last turned, by its name in core.turning."""
@@ -281,6 +286,13 @@ class Daemon:
             "models": self._updates.status() if self._updates else None,
             "storage": self._recorder.status()._asdict(),
         }
+
+    def _hear_no_more(self) -> None:
+        """Buttons go last: what is pressed until then is still recorded and remembered."""
+        if self._room is not None:
+            self._room.unwatch()
+        if self._memory is not None:
+            self._memory.close()
 
     def _say_stopped(self) -> None:
         if self._recorder is not None and self._ready_s:

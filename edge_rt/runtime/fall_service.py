@@ -6,6 +6,7 @@ clock while hops come, and on ours while they do not, for whatever reason.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -17,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from edge_rt.bundle import Bundle
 from edge_rt.core.errors import DaemonError
-from edge_rt.core.fall import Event, FallRules, State
+from edge_rt.core.fall import OPEN, Event, FallRules, State
 from edge_rt.core.hop import Hop
 from edge_rt.core.telemetry import FallTotals
 from edge_rt.core.types import Accelerometer, Announce, SampleBlock
@@ -33,10 +34,9 @@ KEEP_S = 1.0  # a cancel window is saved this often: a power cut gives no more o
 # dropped and counted; the clock sees a gap.
 MAX_WAITING = 256
 COMMAND_TIMEOUT_S = 2.0
+_REFUSED = "edge-rt is stopping and could not record it; ask again when it runs"
 
-
-# Sees each block and the hops that it completed, after the decisions on them were told. Returns at
-# once and raises nothing.
+# Sees each block and its hops after the decisions on them were told. Returns at once, never raises.
 Tap = Callable[[SampleBlock, Sequence[Hop]], None]
 
 
@@ -51,8 +51,7 @@ class NextModel(NamedTuple):
 
 _Item = (
     tuple[Literal["block"], SampleBlock, None]
-    | tuple[Literal["lost"], str, None]
-    | tuple[Literal["end"], None, None]
+    | tuple[Literal["sensor"], tuple[str, str], None]
     | tuple[Literal["command"], tuple[Event, str], Future[dict[str, Any]]]
     | tuple[Literal["restart"], None, Future[dict[str, Any]]]
     | tuple[Literal["swap"], NextModel, Future[dict[str, Any]]]
@@ -96,18 +95,18 @@ class FallService:
         self._inbox: queue.Queue[_Item] = queue.Queue(maxsize=MAX_WAITING)
         self._reader = AccelerometerReader(source, self._on_block, self._on_lost, self._on_end)
         self._sensor: str = sensor  # then ok, lost, ended
-        self._detail = ""
+        self._detail = self._problem = ""
         now_s = monotonic()
         self._turned_s = self._begun_s = self._block_s = self._saved_s = now_s
         # Our clock and the machine's when hops last moved it.
         self._hop_s, self._machine_s, self._hops = now_s, pipeline.now_s, pipeline.hops
         self._state = pipeline.machine.state
-        self._dropped = 0
+        self._dropped = self._blocks = 0
         self._watches = False
-        self._blocks = 0
-        self._problem = ""
         self._tap: Tap | None = None
-        self._stopping = threading.Event()
+        self._beside = ""  # the incident of a call for help that went past the thread
+        self._stopping, self._ended = threading.Event(), threading.Event()
+        self._late = threading.Lock()  # between those who come after that
         self._thread = threading.Thread(target=self._run, name="falls", daemon=True)
 
     # ---- from any thread ----
@@ -130,18 +129,31 @@ class FallService:
     def command(self, event: Event, by: str) -> dict[str, Any]:
         """Cancel, resolve, help_now, arm, disarm. Raises WrongState or DaemonError.
 
-        A call for help is answered even if the pipeline hangs.
+        A call for help is answered even if the pipeline hangs; all are after `close`, too, for as
+        long as what they bring about can be recorded.
         """
         answer: Future[dict[str, Any]] = Future()
         try:
-            self._inbox.put(("command", (event, by), answer), timeout=COMMAND_TIMEOUT_S)
+            if not self._ended.is_set():
+                self._inbox.put(("command", (event, by), answer), timeout=COMMAND_TIMEOUT_S)
+            # Looked at once more: what came in before the end is still taken by the thread.
+            if self._ended.is_set() and answer.cancel():
+                return self._obey_late(event, by)
             return answer.result(COMMAND_TIMEOUT_S)
-        except (queue.Full, TimeoutError):
+        except Exception as error:  # a call for help is told whatever goes wrong in there
+            hangs = isinstance(error, queue.Full | TimeoutError)
             if event is Event.HELP:
-                why = {"event": event.value, "by": by, "fault": "the fall pipeline hangs"}
-                self._announce("fall", "alarm", {"incident": uuid.uuid4().hex, "why": why})
-                return {"state": State.ALARM.value, "problem": why["fault"]}
+                log.exception("falls: a call for help goes past the fall pipeline")
+                fault = "the fall pipeline hangs" if hangs else f"{type(error).__name__}: {error}"
+                return self._call_beside(by, fault)
+            if not hangs:
+                raise
+            answer.cancel()  # who was told that it failed does not have it done later
             raise DaemonError("the fall pipeline did not answer; see edge-rt status") from None
+
+    def called(self, incident: str) -> None:
+        """An alarm was announced past the machine, which takes it over, to be resolved there."""
+        self._beside = incident
 
     def restart(self) -> dict[str, Any]:
         """Begin the detector's window anew; an open incident stays. Raises DaemonError."""
@@ -226,10 +238,34 @@ class FallService:
             self._dropped += 1
 
     def _on_lost(self, reason: str) -> None:
-        self._inbox.put(("lost", reason, None))
+        self._inbox.put(("sensor", ("lost", reason), None))
 
     def _on_end(self) -> None:
-        self._inbox.put(("end", None, None))
+        self._inbox.put(("sensor", ("ended", "the recording is over"), None))
+
+    # ---- in the thread of who asks, when the service's cannot ----
+
+    def _call_beside(self, by: str, fault: str) -> dict[str, Any]:
+        """Announce the alarm past a thread that fails; it is told of that when it turns again."""
+        state, found = self.alarm_state()
+        incident = found if state in OPEN else uuid.uuid4().hex
+        data = {"incident": incident, "why": {"event": Event.HELP, "by": by, "fault": fault}}
+        if self._announce("fall", "alarm", data) is False:
+            raise DaemonError(_REFUSED)
+        self.called(incident)
+        return {"state": State.ALARM.value, "problem": fault}
+
+    def _obey_late(self, event: Event, by: str) -> dict[str, Any]:
+        """The thread has ended, or takes no more than it has: the machine is moved by who asks."""
+        self._thread.join(COMMAND_TIMEOUT_S)
+        with self._late:
+            now_s = self._monotonic()
+            told = self._pipeline.command(event, self._machine_time(now_s), by)
+            answers = [self._announce(*one) for one in told]
+            self._keep(now_s)
+        if False in answers:
+            raise DaemonError(_REFUSED)
+        return self._pipeline.status()
 
     # ---- in the service's thread ----
 
@@ -240,6 +276,13 @@ class FallService:
             except Exception as error:  # one bad block may not end the watch over a person
                 log.exception("falls: unexpected failure")
                 self._problem = f"{type(error).__name__}: {error}"
+        self._ended.set()
+        with contextlib.suppress(queue.Empty):
+            while True:  # what it was told before its end is done; samples are not looked at
+                match self._inbox.get_nowait():
+                    case ("command", (event, by), answer):
+                        self._obey(event, by, answer, self._monotonic())
+        self._keep(self._monotonic())
 
     def _turn(self) -> None:
         try:
@@ -247,6 +290,7 @@ class FallService:
         except queue.Empty:
             item = None
         now_s = self._turned_s = self._monotonic()
+        self._take_over()
         # First what time alone has brought about: a block may move the clock on.
         if now_s - self._hop_s > QUIET_S:
             self._tell(self._pipeline.tick(self._machine_time(now_s)))
@@ -272,10 +316,8 @@ class FallService:
                 answer.set_result(self._pipeline.status())
             case ("swap", model, answer):
                 self._swap(model, answer)
-            case ("lost", reason, _):
-                self._sensor_is("lost", reason)
-            case ("end", _, _):
-                self._sensor_is("ended", "the recording is over")
+            case ("sensor", (state, detail), _):
+                self._sensor_is(state, detail)
         if self._sensor in ("ok", "starting"):
             self._miss_hops(now_s)
 
@@ -289,8 +331,7 @@ class FallService:
         """A sensor whose samples cannot be used is as lost as a silent one."""
         if now_s - max(self._hop_s, self._begun_s) <= self._lost_s:
             return
-        silent = now_s - self._block_s > self._lost_s
-        what = "no samples" if silent else "no usable samples"
+        what = "no samples" if now_s - self._block_s > self._lost_s else "no usable samples"
         self._sensor_is("lost", f"{what} for {self._lost_s:g} s")
 
     def _machine_time(self, now_s: float) -> float:
@@ -307,11 +348,20 @@ class FallService:
             self._announce("device", "sensor_back", {"sensor": "accelerometer"})
 
     def _obey(self, event: Event, by: str, answer: Future[dict[str, Any]], now_s: float) -> None:
+        if not answer.set_running_or_notify_cancel():
+            return  # who asked has been told that it failed
         try:
             self._tell(self._pipeline.command(event, self._machine_time(now_s), by))
             answer.set_result(self._pipeline.status())
         except Exception as error:  # whoever asked has to hear of it, a bug of ours included
             answer.set_exception(error)
+
+    def _take_over(self) -> None:
+        incident, self._beside = self._beside, ""
+        machine = self._pipeline.machine
+        if incident and (machine.state, machine.incident) != (State.ALARM, incident):
+            log.warning("falls: %s -> alarm (called for while this thread was busy)", machine.state)
+            machine.adopt(State.ALARM, incident)
 
     def _show(self, block: SampleBlock) -> None:
         tap = self._tap

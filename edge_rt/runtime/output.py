@@ -18,11 +18,15 @@ HANG_S = 5.0  # a step that takes longer than it may by so much hangs
 
 
 class Wish(NamedTuple):
-    """What an output is to do, since when; number counts the wishes."""
+    """What an output is to do, since when; number counts the wishes.
+
+    renewed_s  when it was last asked for again without beginning anew
+    """
 
     what: str
     since_s: float
     number: int
+    renewed_s: float = -math.inf
 
 
 class Act(Protocol):
@@ -37,6 +41,10 @@ class Act(Protocol):
 
     def guard(self, now_s: float) -> None:
         """Called from another thread now and then: end what should have ended long ago."""
+        ...
+
+    def stop(self) -> None:
+        """Called from another thread: a step that goes on ends soon, for `close` comes next."""
         ...
 
     def close(self) -> None:
@@ -63,6 +71,7 @@ class Output:
         self._step_s = step_s
         self._stepping_s: float | None = None  # since when a step has been going on
         self._stopping = False
+        self._unrest = False  # it could not be brought to rest at the end
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     # ---- from any thread ----
@@ -79,6 +88,12 @@ class Output:
                 self._wish = Wish(what, self._monotonic(), self._wish.number + 1)
                 self._changed.set()
             return self._wish.number
+
+    def renew(self) -> None:
+        """There is one more cause for the newest wish: its limit begins anew. Returns at once."""
+        with self._lock:
+            self._wish = self._wish._replace(renewed_s=self._monotonic())
+            self._changed.set()
 
     def wait(self, number: int, timeout_s: float) -> str:
         """Wait until a wish has been taken up; the problem with it, if any."""
@@ -120,12 +135,17 @@ class Output:
         """Begin to come to rest."""
         self._stopping = True
         self._changed.set()
+        self._act.stop()
 
     def close(self) -> None:
-        """Come to rest. A thread that hangs is left behind (it is a daemon thread)."""
+        """Come to rest; see `at_rest`. A thread that hangs is left behind (a daemon thread)."""
         self.stop()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
+
+    def at_rest(self) -> bool:
+        """After `close`: whether it is known to be at rest."""
+        return not self._unrest and not self._thread.is_alive()
 
     # ---- in the output's thread ----
 
@@ -151,8 +171,9 @@ class Output:
             self._changed.wait(None if math.isinf(wait_s) else wait_s)
         try:
             self._act.close()
-        except HardwareError as error:
-            log.error("%s: %s", self.name, error)
+        except Exception as error:  # the thread ends here; what is left on is told by at_rest
+            log.error("%s: not at rest: %s", self.name, error)
+            self._unrest = True
 
     def _note(self, wish: Wish, problem: str) -> None:
         if problem and problem != self._problem:

@@ -31,7 +31,8 @@ START_MARGIN_S = 60.0  # a start that waits first asks for this much more
 def run(config_path: Path) -> int:
     """Run until SIGTERM or SIGINT. Raises ConfigError and what `Daemon.start` raises.
 
-    Exit code EX_TEMPFAIL when a daemon without models should be started anew.
+    Exit code EX_TEMPFAIL when a daemon without models should be started anew, EX_IOERR when an
+    output may have been left on: the service then turns it off (outputs_off).
     """
     notifier = Notifier()
     try:
@@ -64,13 +65,24 @@ class _Process:
                 trier = last.enter_context(make_trier(self._daemon.config, forks))
                 set_up()
                 self._daemon.start(trier, self._pause)
-                return self._watch()
+                code = self._watch()
             except Exception as error:  # a library that cannot be loaded, as well
                 self._daemon.failed(in_words(error))
+                self._close()
+                if isinstance(error, EdgeRtError) and self._daemon.left_on():
+                    error.exit_code = os.EX_IOERR  # what a person must mend can wait, a siren not
                 raise
-            finally:
-                self._notifier.stopping()
-                self._daemon.close()
+            except BaseException:  # whatever it is, outputs come to rest before it goes on
+                self._close()
+                raise
+            self._close()
+            return os.EX_IOERR if self._daemon.left_on() else code
+
+    def _close(self) -> None:
+        self._notifier.stopping()
+        self._daemon.close()
+        for problem in self._daemon.left_on():
+            log.critical("%s; ending with code %d, to have it turned off", problem, os.EX_IOERR)
 
     def _pause(self, seconds: float) -> None:
         self._notifier.more_time(seconds + START_MARGIN_S)

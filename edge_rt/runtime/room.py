@@ -66,11 +66,24 @@ class Room:
             self._guard.start()
 
     def rest(self, timeout_s: float) -> list[str]:
-        """Start, wait until every output is at rest, end; what went wrong."""
+        """Start, try until every output is at rest or the time is over, end; what went wrong."""
         self.start()
-        waits = [output.wait(0, timeout_s) for output in self._outputs().values()]
+        end_s = time.monotonic() + timeout_s
+        waits = [self._settle(output, end_s) for output in self._outputs().values()]
         self.close()
-        return [problem for problem in waits if problem]
+        return [problem for problem in waits if problem] or self.left_on()
+
+    def _settle(self, output: Output, end_s: float) -> str:
+        while problem := output.wait(0, max(0.0, end_s - time.monotonic())):
+            if time.monotonic() >= end_s:
+                break
+            time.sleep(GUARD_S)  # the output itself tries again
+        return problem
+
+    def left_on(self) -> list[str]:
+        """After `close`: the outputs that may still be on; a light does no harm."""
+        outputs = [output for name, output in self._outputs().items() if name != "led"]
+        return [f"{output.name}: may still be on" for output in outputs if not output.at_rest()]
 
     def watch(self, acts: Mapping[str, Act], presence: Presence, announce: Announce) -> None:
         """Let the buttons act. acts: command name -> what to call."""
@@ -84,13 +97,17 @@ class Room:
                 self._buttons.append(button)
                 button.start()
 
-    def close(self) -> None:
-        """Outputs come to rest, lines are given back."""
-        self._stopping.set()
+    def unwatch(self) -> None:
+        """No press is heard from here on; what one has begun is done first."""
         for button in self._buttons:
             button.stop()
         for button in self._buttons:
             button.close()
+
+    def close(self) -> None:
+        """Outputs come to rest, lines are given back."""
+        self._stopping.set()
+        self.unwatch()
         if self._guard.is_alive():
             self._guard.join(2 * GUARD_S)
         for output in self._outputs().values():

@@ -98,6 +98,52 @@ def test_help_sounds_until_it_is_resolved_through_kill_and_restart(tmp_path: Pat
         assert [level(tmp_path, line) for line in (17, 22, 27)] == ["0", "0", "0"]
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_help_that_is_pressed_during_a_restart_is_not_lost(tmp_path: Path, held: bool) -> None:
+    with daemon(tmp_path, config(tmp_path)) as running:
+        watching(running)
+        running.process.send_signal(signal.SIGTERM)
+        if held:  # and pressed after its last look
+            running.process.wait(60)
+        press(tmp_path, 6)
+        if not held:  # it lasts as long as a finger, somewhere within the stop
+            time.sleep(0.1)
+            press(tmp_path, 6, False)
+        assert running.process.wait(60) == 0
+    with daemon(tmp_path, config(tmp_path)) as running:
+        if held:
+            hand = lambda: running.status()["room"]["buttons"]["help"]["hand"]  # noqa: E731
+            running.wait(lambda: hand() == "found", "the finger to be seen")
+            press(tmp_path, 6, False)
+        running.wait(lambda: "fall.alarm" in running.kinds(), "the alarm")
+        running.wait(lambda: running.status()["falls"]["state"] == "alarm", "its state")
+        running.wait(lambda: level(tmp_path, 27) == "1", "the siren")
+        running.call("resolve")
+        running.wait(lambda: level(tmp_path, 27) == "0", "silence")
+
+
+def test_a_siren_that_could_not_be_turned_off_is_turned_off_afterwards(tmp_path: Path) -> None:
+    """Whatever has become of the configuration, and as soon as its line is back."""
+    with daemon(tmp_path, config(tmp_path)) as running:
+        running.call("help_now")
+        running.wait(lambda: level(tmp_path, 27) == "1", "the siren")
+        (tmp_path / "pins").rename(tmp_path / "gone")
+        (tmp_path / "pins").write_text("in the way")
+        assert running.stop() == os.EX_IOERR
+        assert "siren: may still be on" in running.log
+    (tmp_path / "gone" / "27").write_text("1")
+    (tmp_path / "config.toml").write_text("[outputs]\nsirne = 1\n")
+    cleaning = subprocess.Popen(
+        [sys.executable, "-m", "edge_rt.runtime.outputs_off", str(tmp_path / "config.toml")],
+        env={**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)},
+    )
+    time.sleep(2.0)  # it tries, and in vain
+    (tmp_path / "pins").unlink()
+    (tmp_path / "gone").rename(tmp_path / "pins")
+    assert cleaning.wait(60) == 0
+    assert level(tmp_path, 27) == "0"
+
+
 def test_outputs_are_tried_through_the_daemon_but_the_lock_is_not(tmp_path: Path) -> None:
     with daemon(tmp_path, config(tmp_path)) as running:
         watching(running)
