@@ -25,7 +25,7 @@ class Device:
         self.here = True
         self.hanging: threading.Event | None = None
         self.grabbed = self.decoded = self.opened = self.closed = 0
-        self.broken = False
+        self.broken = self.damaged = False
 
     def make(self) -> Device:
         return self
@@ -47,6 +47,8 @@ class Device:
 
     def picture(self) -> ImageArray | None:
         self.decoded += 1
+        if self.damaged:
+            return None
         return np.full((2, 2, 3), self.grabbed, np.uint8)
 
     def present(self) -> bool:
@@ -137,7 +139,7 @@ def test_a_camera_that_is_unplugged_is_lost_at_once_and_opens_again(
     camera: GrabbingCamera, device: Device
 ) -> None:
     device.here = False
-    with pytest.raises(CameraError, match="/dev/video0: delivers no picture any more"):
+    with pytest.raises(CameraError, match="/dev/video0: delivers no picture;"):
         camera.read(PATIENCE_S)
     with pytest.raises(CameraError, match="no such camera"):
         camera.open()
@@ -156,6 +158,26 @@ def test_a_camera_that_stalls_is_lost(camera: GrabbingCamera, device: Device, cl
     clock.now_s += 0.1
     with pytest.raises(CameraError, match="check its cable"):
         camera.read(PATIENCE_S)
+
+
+def test_a_camera_of_damaged_pictures_is_lost(
+    camera: GrabbingCamera, device: Device, clock: Clock
+) -> None:
+    device.frames.release()
+    level(camera)
+    device.damaged = True
+    for _ in range(3):
+        clock.now_s += 0.4 * STALL_S
+        device.deliver()
+    wait(lambda: device.decoded == 4)
+    with pytest.raises(CameraError, match="only damaged pictures; check its cable"):
+        camera.read(0.1)
+    camera.close()
+    device.damaged = False
+    camera.open()
+    clock.now_s += FIRST_S + 0.1
+    with pytest.raises(CameraError, match="delivers no picture; check its cable"):
+        camera.read(0.1)
 
 
 def test_the_first_frame_may_take_longer(

@@ -14,9 +14,13 @@ from edge_rt.core.types import Frame, ImageArray
 log = logging.getLogger(__name__)
 
 FIRST_S = 5.0  # a camera that was just opened starts its sensor and settles its exposure
-STALL_S = 3.0  # without a picture for so long it is lost
+STALL_S = 3.0  # without a good picture for so long it is lost
 PAUSE_S = 0.05  # after a grab that failed at once
 JOIN_S = 2.5  # longer than OpenCV waits in the driver; a thread that hangs is left behind
+
+# What it delivers instead of good pictures, and the remedy.
+NOTHING = "no picture; check its cable"
+DAMAGED = "only damaged pictures; check its cable"
 
 
 class Capture(Protocol):
@@ -56,14 +60,18 @@ class GrabbingCamera:
         self._left: threading.Thread | None = None
         self._stop = threading.Event()
         self._fresh = threading.Condition()
-        self._frame: Frame | None = None
-        self._lost = ""
-        self._came_s = 0.0
-        self._patience_s = FIRST_S
-        self._resting = False
+        self._begin()
         self.dropped = 0
         self.found = ""
         self.differences: list[str] = []
+
+    def _begin(self) -> None:
+        """As it is at each opening."""
+        self._frame: Frame | None = None
+        self._lost = ""
+        self._came_s, self._patience_s = self._clock(), FIRST_S
+        self._instead = NOTHING
+        self._resting = False
 
     def open(self) -> None:
         """Raises CameraError, CameraHung while an earlier thread hangs in the driver."""
@@ -73,9 +81,7 @@ class GrabbingCamera:
         capture = self._make()
         capture.open()
         self.found, self.differences = capture.found, capture.differences
-        self._lost, self._frame, self._patience_s = "", None, FIRST_S
-        self._resting = False
-        self._came_s = self._clock()
+        self._begin()
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._grab, args=(capture, self._stop), name="camera", daemon=True
@@ -95,7 +101,7 @@ class GrabbingCamera:
             if self._lost:
                 raise CameraError(self._lost)
             if self._clock() - self._came_s > self._patience_s:
-                raise CameraError(f"{self._name}: delivers no picture; check its cable")
+                raise CameraError(f"{self._name}: delivers {self._instead}")
             return None
 
     def rest(self) -> None:
@@ -132,12 +138,14 @@ class GrabbingCamera:
             capture.close()
 
     def _take(self, capture: Capture, now_s: float) -> None:
-        self._came_s, self._patience_s = now_s, STALL_S
-        if self._resting:
+        if self._resting:  # nobody looks whether it is a good one
+            self._came(now_s)
             return
         image = capture.picture()
         if image is None:
+            self._instead = DAMAGED
             return
+        self._came(now_s)
         with self._fresh:
             if self._resting:
                 return
@@ -145,11 +153,14 @@ class GrabbingCamera:
             self._frame = Frame(now_s, image)
             self._fresh.notify_all()
 
+    def _came(self, now_s: float) -> None:
+        self._came_s, self._patience_s, self._instead = now_s, STALL_S, NOTHING
+
     def _miss(self, capture: Capture) -> bool:
         """A grab has failed; False when that was the last."""
         if capture.present() and self._clock() - self._came_s <= self._patience_s:
             return True
-        self._lose(f"{self._name}: delivers no picture any more; check its cable")
+        self._lose(f"{self._name}: delivers {self._instead}")
         return False
 
     def _lose(self, reason: str) -> None:
