@@ -37,7 +37,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 class Restored(NamedTuple):
     """asleep_s: how long the state slept, 0 if unknown; tell: stages that the log never got;
-    corrected: the state is another than the saved one."""
+    corrected: the state is another than the saved one, and to be saved."""
 
     asleep_s: float
     tell: list[Announcement]
@@ -51,6 +51,7 @@ class FallMemory:
         self._file = StateFile(folder / FALL_NAME, _Kept)
         self._boot_id = boot_id
         self._monotonic = monotonic
+        self._damaged = False
         self._saver: LatestSaver[_Kept] = LatestSaver(self._file, "fall state")
 
     @property
@@ -58,14 +59,15 @@ class FallMemory:
         """Why the last write failed; empty when it did not."""
         return self._saver.problem
 
-    def restore(self, pipeline: FallPipeline, stages: Sequence[Stage]) -> Restored:
-        """Put the pipeline where it was, by the saved state and the newest stages of the log.
+    def restore(self, pipeline: FallPipeline, stages: Sequence[Stage] | None) -> Restored:
+        """Put the pipeline where it was, by the saved state and the newest stages of the log; None
+        if the log does not tell: a saved state that cannot be read then stays as it is.
 
         An incident that either of them knows to be open is open afterwards.
         """
         asleep_s = self._load(pipeline)
         machine = pipeline.machine
-        chosen = plan(machine.state, machine.incident, stages)
+        chosen = plan(machine.state, machine.incident, stages or ())
         if chosen.reset:
             machine.forget()
         if chosen.adopt is not None:
@@ -76,7 +78,8 @@ class FallMemory:
             tell.append(Announcement("fall", chosen.tell, data))
         if machine.state in OPEN:
             log.warning("%s from before the restart: still open", machine.state)
-        return Restored(asleep_s, tell, chosen.reset or chosen.adopt is not None)
+        mended = self._damaged and stages is not None
+        return Restored(asleep_s, tell, mended or chosen.reset or chosen.adopt is not None)
 
     def save(self, machine: dict[str, Any]) -> None:
         """Keep this state; never waits for the disk."""
@@ -93,7 +96,7 @@ class FallMemory:
                 return 0.0
             pipeline.restore(kept.machine)
         except StorageError as error:
-            # The file stays as it is until a new state is written over it.
+            self._damaged = True
             log.error("the alarm machine goes by the event log alone: %s", error)
             return 0.0
         return self._monotonic() - kept.monotonic_s if kept.boot_id == self._boot_id else 0.0
@@ -110,8 +113,8 @@ def open_stage(folder: Path) -> str | None:
     return state if state in OPEN else ""
 
 
-def logged_stages(recorder: Recorder) -> list[Stage]:
-    """The newest fall stages of the log, oldest first; none if the log cannot be read in time."""
+def logged_stages(recorder: Recorder) -> list[Stage] | None:
+    """The newest fall stages of the log, oldest first; None if it cannot be read in time."""
 
     def read(events: EventLog) -> list[Stage]:
         found = [stored.event for stored in events.newest(Lane.ALARM, STAGES_READ)]
@@ -125,4 +128,4 @@ def logged_stages(recorder: Recorder) -> list[Stage]:
         return recorder.ask(read).result(LOG_S)
     except (StorageError, TimeoutError) as error:
         log.error("the event log cannot tell of open incidents: %s", error or "it is slow")
-        return []
+        return None

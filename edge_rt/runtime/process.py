@@ -15,7 +15,7 @@ from edge_rt.adapters.systemd import Notifier
 from edge_rt.core.crash_loop import BARE_S, HEALTHY_S, Mode
 from edge_rt.core.errors import EdgeRtError, in_words
 from edge_rt.core.status_line import status_line
-from edge_rt.core.turning import Late, late
+from edge_rt.core.turning import late
 from edge_rt.runtime.compose_updates import make_trier
 from edge_rt.runtime.daemon import Daemon, load_config
 from edge_rt.runtime.logs import set_up
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 FIRST_LOOK_S = 0.02  # from the start on until falls are watched
 LAST_WORDS_S = 1.0  # the log and the state folder each have so long when the end cannot wait
+# Threads that serve one peer, command or connection, by how their names begin.
+OF_ONE_REQUEST = ("control-peer", "command-", "mqtt-connect", "child-stderr")
 START_MARGIN_S = 60.0  # a start that waits first asks for this much more
 
 
@@ -53,11 +55,13 @@ class _Process:
         self._daemon = daemon
         self._notifier = notifier
         self._stop = stop
+        self._died = ""  # which thread, and of what
         # Twice within what the watchdog allows (sd_watchdog_enabled(3)).
         period_s = notifier.watchdog_s / 2
         self._look_s = min(LOOK_S, period_s) if period_s else LOOK_S
 
     def run(self) -> int:
+        threading.excepthook = self._thread_died
         with ExitStack() as last:
             try:
                 forks = self._daemon.begin()
@@ -117,15 +121,25 @@ class _Process:
         self._daemon.stopped()
         return 0
 
+    def _thread_died(self, end: threading.ExceptHookArgs) -> None:
+        """No thread of ours ends by an exception; without the loop that it was, something would go
+        on unwatched. What serves one request is not missed."""
+        thread = end.thread.name if end.thread is not None else "a thread"
+        error = end.exc_value or end.exc_type()
+        log.critical("%s died", thread, exc_info=(end.exc_type, error, end.exc_traceback))
+        if not thread.startswith(OF_ONE_REQUEST):
+            self._died = f"{thread} died: {in_words(error)}"
+
     def _check(self) -> None:
+        if self._died:
+            self._leave(self._died)
         found = late(self._daemon.stuck_s())
         if found:
-            self._leave(found)
+            self._leave(", ".join(map(str, found)))
 
-    def _leave(self, found: list[Late]) -> None:
+    def _leave(self, reason: str) -> None:
         """A thread inside native code cannot be ended; a process can, and what was open is saved.
         Whoever supervises this process starts it anew."""
-        reason = ", ".join(map(str, found))
         log.critical("%s; leaving", reason)
         self._notifier.failed(reason, os.EX_SOFTWARE)
         # The disk may be what is stuck.

@@ -246,6 +246,14 @@ def test_a_damaged_state_file_forgets_no_alarm(tmp_path: Path) -> None:
         assert (status["state"], status["incident"]) == ("alarm", incident)
 
 
+def test_a_damaged_state_file_is_whole_again_after_one_start(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    path = tmp_path / "state" / "fall.json"
+    path.write_bytes(b"\x00" * 100)
+    with daemon(tmp_path, falls(scene="walking")) as running:
+        running.wait(lambda: path.read_bytes()[:1] == b"{", "the state that was resumed")
+
+
 def test_a_prealarm_runs_out_while_the_daemon_is_down(tmp_path: Path) -> None:
     slow = falls(speed=5.0)
     with daemon(tmp_path, slow) as running:

@@ -228,6 +228,22 @@ def test_an_engine_that_dies_when_it_is_loaded_ends_in_a_daemon_without_it(
         assert running.stop() == 0
 
 
+def test_a_thread_that_dies_ends_the_process(tmp_path: Path, manager: Manager) -> None:
+    config = {
+        **CONFIG,
+        "gpio": {"driver": "model", "folder": str(tmp_path / "pins")},
+        "outputs": {"siren": {"driver": "gpio", "line": 27}},
+    }
+    made = rogue("guard", manager)
+    with contextlib.suppress(AssertionError), daemon(tmp_path, config, **made) as running:
+        running.process.wait(PATIENCE_S)
+    said = manager.until("EXIT_STATUS")
+    assert said[-1]["STATUS"] == "outputs died: RuntimeError: a bug"
+    assert "raise_in_guard" in (tmp_path / "log").read_text()
+    with daemon(tmp_path, config) as running:
+        assert running.stop() == 0
+
+
 def test_going_back_to_an_older_version_keeps_an_open_alarm(tmp_path: Path) -> None:
     with daemon(tmp_path, CONFIG) as running:
         running.call("help_now")

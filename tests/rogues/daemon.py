@@ -17,7 +17,7 @@ from edge_rt.core.types import SampleBlock
 from edge_rt.runtime import accelerometers, compose_falls, process
 from edge_rt.runtime.acts import PatternAct
 from edge_rt.runtime.crash_guard import CrashGuard
-from edge_rt.runtime.output import Wish
+from edge_rt.runtime.output import Output, Wish
 from edge_rt.runtime.update_task import TaskUpdate
 
 GOOD_READS = 5
@@ -87,6 +87,11 @@ def hang_in_hand(line: ModelInput, timeout_s: float) -> list[Edge]:
     return []
 
 
+def raise_in_guard(output: Output) -> None:
+    """A bug of ours in the thread that watches over the outputs."""
+    raise RuntimeError("a bug")
+
+
 def make(source: Any, placement: str) -> Any:
     return Rogue(accelerometers.make_accelerometer(source, placement), os.environ["ROGUE"])
 
@@ -105,6 +110,8 @@ if __name__ == "__main__":
         TaskUpdate.turn = hang_at_work  # type: ignore[method-assign]
     if os.environ["ROGUE"] == "button":
         ModelInput.edges = hang_in_hand  # type: ignore[method-assign]
+    if os.environ["ROGUE"] == "guard":
+        Output.guard = raise_in_guard  # type: ignore[method-assign]
     # As in life, only sooner.
     crash_loop.DELAYS_S = (0.0,)
     turning.PATIENCE_S = {loop: 2.0 for loop in turning.PATIENCE_S}
