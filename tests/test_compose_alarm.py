@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from edge_rt.adapters.eventlog import EventLog
+from edge_rt.adapters.eventreader import EventReader
 from edge_rt.core.config import AlarmConfig, Config, FallConfig, RuntimeConfig
 from edge_rt.core.crash_loop import SPARE_AT
+from edge_rt.core.errors import ConfigError
 from edge_rt.core.fall import AlarmMachine, Event, FallRules
 from edge_rt.core.hop import Hop
-from edge_rt.core.pin_config import GpioSiren, ModelChip, OutputConfig
+from edge_rt.core.pin_config import GpioButton, GpioSiren, InputConfig, ModelChip, OutputConfig
 from edge_rt.runtime.compose import Place
 from edge_rt.runtime.compose_alarm import Alarm, make_alarm
 from edge_rt.runtime.crash_guard import CrashGuard
@@ -188,6 +190,53 @@ def test_an_open_incident_sounds_before_what_may_fail(tmp_path: Path, watched: b
         daemon.close()
     assert heard == [watched]
     assert (pins / "27").read_text().strip() == "0"
+
+
+@pytest.mark.parametrize("when", ["in the wait", "in a start that fails"])
+def test_help_that_is_called_for_during_a_start_is_an_alarm(
+    tmp_path: Path, factory_bundle: Callable[[str], Path], when: str
+) -> None:
+    """Also in the wait after failed starts, and if nothing comes of this start."""
+    factory_bundle("fall-waist")
+    pins = tmp_path / "pins"
+    fails = when == "in a start that fails"
+    config = Config(
+        falls=FallConfig(bundle=str(tmp_path / "gone") if fails else "fall-waist"),
+        gpio=ModelChip(folder=str(pins)),
+        outputs=OutputConfig(siren=GpioSiren(line=27)),
+        inputs=InputConfig(help=GpioButton(line=6)),
+        runtime=RuntimeConfig(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path)),
+    )
+    (tmp_path / "state").mkdir(mode=0o700)
+    for _ in range(3):
+        CrashGuard(tmp_path / "state", config).begin()
+    loud = lambda: (pins / "27").exists() and (pins / "27").read_text().strip() == "1"  # noqa: E731
+    daemon = Daemon(config)
+
+    def press(wait_s: float) -> None:
+        until(lambda: (pins / "6").exists(), "the button to be watched")
+        time.sleep(0.2)
+        (pins / "6").write_text("1")
+        until(loud, "the siren")
+        (pins / "6").write_text("0")
+        if fails:
+            raise ConfigError("nothing comes of this start")
+
+    try:
+        if fails:
+            with pytest.raises(ConfigError):
+                daemon.start(press)
+        else:
+            daemon.start(press)
+            until(lambda: daemon.status()["falls"]["state"] == "alarm", "the alarm's state")
+            until(loud, "the siren")
+    finally:
+        daemon.close()
+    reader = EventReader(tmp_path / "state" / EVENTS_NAME)
+    told = [s.event for s in reader.read(0, 100) if s.event.kind == "fall"]
+    reader.close()
+    assert [event.what for event in told] == ["alarm"]
+    assert told[0].data["why"]["fault"] == "edge-rt is starting"
 
 
 def test_what_the_log_corrects_is_kept(tmp_path: Path, house: Callable[..., House]) -> None:

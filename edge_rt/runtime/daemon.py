@@ -18,11 +18,11 @@ from edge_rt.adapters.statedir import StateDir
 from edge_rt.core.config import Config, parse_config
 from edge_rt.core.crash_loop import Mode
 from edge_rt.core.errors import ConfigError, StorageError, in_words
-from edge_rt.core.fall_table import OPEN
+from edge_rt.core.fall_table import OPEN, State
 from edge_rt.core.pin_config import programs_of
 from edge_rt.core.wire import Lane, source_of
 from edge_rt.runtime.clock import clock_trusted
-from edge_rt.runtime.commands import Commands
+from edge_rt.runtime.commands import FALLS, Commands
 from edge_rt.runtime.compose import Place, announcer
 from edge_rt.runtime.compose_alarm import make_alarm
 from edge_rt.runtime.compose_faces import make_faces
@@ -31,6 +31,7 @@ from edge_rt.runtime.compose_updates import make_updates
 from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.crash_guard import CrashGuard
 from edge_rt.runtime.device_commands import DeviceCommands
+from edge_rt.runtime.early_calls import EarlyCalls
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_memory import FallMemory, open_stage
 from edge_rt.runtime.fall_service import FallService
@@ -136,8 +137,6 @@ class Daemon:
             if self.config.falls.enabled:
                 room.sound(stage)
             guard.begin()
-        if delay_s := guard.delay_s(alarm_open=stage != ""):
-            pause(delay_s)
         _finish_restore(state.path, guard)
         config = guard.config
         stamps = Stamps(
@@ -149,6 +148,14 @@ class Daemon:
         recorder.listen(_log_event)
         self._stack.callback(self._hear_no_more)
         self._stack.callback(self._say_stopped)
+        # Buttons are heard before anything that may fail, hang or wait, too.
+        presence = Presence()
+        announce = announcer(recorder, None)
+        calls = EarlyCalls(room, announce, alarm_open=stage == State.ALARM)
+        acts = dict.fromkeys(FALLS, calls.not_yet) | {"help_now": calls.help_now}
+        room.watch(acts, presence, announce)
+        if delay_s := guard.delay_s(alarm_open=stage != ""):
+            pause(delay_s)
         place = Place(config, state.path, stamps.boot_id, recorder, room, room.lock)
         seen = None
         if config.faces.enabled:
@@ -177,11 +184,13 @@ class Daemon:
             self._falls.start()
         # Whoever finds the control socket finds the log too; a sick disk holds up nothing for long.
         recorder.flush(FIRST_EVENT_S)
-        presence = Presence()
         recorder.listen(presence.notice)
         commands = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, room, self.status
         )
+        acts |= commands.pressed()
+        if self._falls is not None:
+            self._falls.called(calls.connect(acts["help_now"]))
         updates = self._updates = make_updates(place, made, seen, trier, self._mqtt)
         device = DeviceCommands(config, self._falls, self._faces, presence, self.status)
         device.rollback = lambda task: updates.roll_back(task, "a command")
@@ -195,7 +204,6 @@ class Daemon:
         self._stack.enter_context(
             telemetry(state.path, recorder, stamps, parts, config.mqtt.telemetry_s)
         )
-        room.watch(commands.pressed(), presence, announcer(recorder, None))
         # What only somebody at the device may ask stays out of reach of MQTT.
         table = commands.table() | rows | sensor_commands(self._desk)
         group = _group_of(state.path)

@@ -359,7 +359,7 @@ class FallService:
     def _take_over(self) -> None:
         incident, self._beside = self._beside, ""
         machine = self._pipeline.machine
-        if incident and (machine.state, machine.incident) != (State.ALARM, incident):
+        if incident and machine.state is not State.ALARM:
             log.warning("falls: %s -> alarm (called for while this thread was busy)", machine.state)
             machine.adopt(State.ALARM, incident)
 
