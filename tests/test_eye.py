@@ -82,6 +82,20 @@ def test_loss_and_return_are_told_once_each_with_back_off_between() -> None:
     assert watch.told[1:] == [CameraState(False)] and watch.eye.reason == ""
 
 
+def test_a_lost_camera_that_is_given_back_is_off_and_looked_for_at_once() -> None:
+    watch = Watch()
+    watch.camera.opens = [CameraError("no such camera")] * 3
+    for _ in range(3):
+        assert watch.eye.next_frame() is None
+        watch.now_s += BACKOFF_S[-1]
+    watch.camera.opens = [CameraError("no such camera")]
+    assert watch.eye.next_frame() is None and watch.eye.state == "lost"
+    watch.eye.close()
+    assert (watch.eye.state, watch.eye.reason) == ("off", "")
+    watch.camera.reads = [0]
+    assert watch.eye.next_frame() is not None and watch.eye.state == "on"
+
+
 def test_frames_passed_over_while_busy_count_and_those_at_rest_do_not() -> None:
     watch = Watch()
     watch.camera.reads = [0, 3, 20, 2]

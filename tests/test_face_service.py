@@ -12,6 +12,8 @@ import pytest
 from edge_rt.core.errors import ConfigError, DaemonError, InputError, StorageError
 from edge_rt.core.unlock import Counters, UnlockMachine, UnlockRules
 from edge_rt.runtime.actuators import LogLock
+from edge_rt.runtime.face_judge import LATE_S, Arming, FaceJudge
+from edge_rt.runtime.face_messages import Seen
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.link import Child
 
@@ -21,10 +23,13 @@ PATIENCE_S = 60.0
 class Watched:
     """A service and everything that came of it."""
 
-    def __init__(self, how: str, **limits: Any) -> None:
+    def __init__(
+        self, how: str, *, armed: bool = True, kept: Path | None = None, **limits: Any
+    ) -> None:
         self.told: list[tuple[str, str, dict[str, Any]]] = []
         self.saved: list[Counters] = []
         self.disk_works = True
+        self.stalls_s: list[float] = []  # of the next saves
         self.pulses = 0
         machine = UnlockMachine(
             UnlockRules(hold_s=600.0), Counters(), self.save, boot_id="b", now_s=0.0
@@ -38,6 +43,7 @@ class Watched:
             **{
                 "hang_s": 1.0,
                 "memory_mb": 400.0,
+                "arming": Arming(kept, armed),
                 "module": "rogues.face_worker",
                 **limits,
             },
@@ -51,6 +57,7 @@ class Watched:
     def save(self, counters: Counters) -> None:
         if not self.disk_works:
             raise StorageError("the disk is full; free some of it")
+        time.sleep(self.stalls_s.pop(0) if self.stalls_s else 0.0)
         self.saved.append(counters)
 
     def announce(self, kind: str, what: str, data: Mapping[str, Any]) -> None:
@@ -175,6 +182,100 @@ def test_disarmed_nothing_is_decided(watch: Callable[..., Watched]) -> None:
     assert len(watched.told) == count
 
 
+def test_whether_faces_are_armed_outlives_a_restart_until_the_configuration_changes(
+    watch: Callable[..., Watched], tmp_path: Path
+) -> None:
+    kept = tmp_path / "faces.json"
+    first = watch("owner", kept=kept)
+    first.wait(lambda: first.pulses)
+    first.service.arm(False)
+    first.wait(kept.exists)
+    first.service.close()
+    second = watch("owner", kept=kept)
+    assert not second.service.status()["armed"]
+    second.wait(lambda: second.service.status()["worker"] == "running")
+    assert second.pulses == 0 and second.told == []
+    assert Arming(kept, False).load() is False and Arming(kept, True).load() is False
+    second.service.arm(True)
+    second.wait(lambda: second.pulses and Arming(kept, True).load())
+    assert Arming(kept, False).load() is False  # configured anew
+
+
+def test_who_cannot_be_asked_is_not_looked_at(
+    watch: Callable[..., Watched], tmp_path: Path
+) -> None:
+    kept = tmp_path / "faces.json"
+    kept.write_bytes(b"torn")
+    watched = watch("owner", kept=kept)
+    assert not watched.service.status()["armed"]
+    assert "edge-rt arm faces" in watched.service.status()["problem"]
+    watched.service.arm(True)
+    watched.wait(lambda: watched.pulses)
+    assert watched.service.status()["problem"] == ""
+
+
+def test_an_attempt_does_not_outlive_disarming() -> None:
+    watched = Watched("unused")
+    judge = FaceJudge(
+        UnlockMachine(UnlockRules(), Counters(), watched.save, boot_id="b", now_s=0.0),
+        watched.announce,
+        watched,
+        lambda: 1.0,
+    )
+    owner = Seen(1.0, "match", person="p-0123456789abcdef")
+    matches = UnlockRules().matches
+    for _ in range(matches - 1):
+        assert judge.judge(owner) is None
+    judge.disarmed()
+    assert watched.saved[-1] == Counters(boot_id="b", monotonic_s=1.0)
+    for _ in range(matches - 1):
+        assert judge.judge(owner) is None
+    assert watched.pulses == 0
+    watched.disk_works = False
+    judge.disarmed()
+    assert "the disk is full" in judge.problem
+    watched.disk_works = True
+    for _ in range(matches - 1):
+        assert judge.judge(owner) is None
+    assert judge.judge(owner) == owner.person and watched.pulses == 1
+
+
+def test_who_was_seen_long_ago_is_not_let_in() -> None:
+    watched = Watched("unused")
+    clock = [100.0]
+    judge = FaceJudge(
+        UnlockMachine(UnlockRules(hold_s=0.5), Counters(), watched.save, boot_id="b", now_s=0.0),
+        watched.announce,
+        watched,
+        lambda: clock[0],
+    )
+    owner = Seen(100.0, "match", person="p-0123456789abcdef")
+    clock[0] += LATE_S + 0.1
+    for _ in range(20):
+        assert judge.judge(owner) is None
+    assert watched.saved == [] and watched.told == []
+    fresh = [Seen(clock[0], "match", person=owner.person)] * UnlockRules().matches
+    assert [judge.judge(seen) for seen in fresh][-1] == owner.person and watched.pulses == 1
+
+    def stall(counters: Counters) -> None:
+        clock[0] += LATE_S + 0.1 if not counters.attempting else 0.0
+
+    judge.machine._save = stall
+    clock[0] += 1.0
+    fresh = [Seen(clock[0], "match", person=owner.person)] * UnlockRules().matches
+    assert [judge.judge(seen) for seen in fresh][-1] is None
+    assert watched.pulses == 1 and watched.told[-1][2]["reason"] == "late"
+
+
+def test_a_disk_that_stalls_costs_no_worker(watch: Callable[..., Watched]) -> None:
+    watched = watch("owner", armed=False)
+    watched.wait(lambda: watched.service.status()["worker"] == "running")
+    watched.stalls_s = [2.5]  # hang_s is 1
+    watched.service.arm(True)
+    watched.wait(lambda: watched.pulses)
+    assert watched.service.status()["restarts"] == 0
+
+
 def test_commands_and_their_errors_cross_the_border(
     watch: Callable[..., Watched],
 ) -> None:
@@ -204,6 +305,14 @@ def test_camera_loss_and_return_are_events(watch: Callable[..., Watched]) -> Non
     assert watched.told[0][2] == {"sensor": "camera", "detail": "no such device"}
 
 
+def test_a_camera_that_another_worker_finds_is_back(watch: Callable[..., Watched]) -> None:
+    watched = watch("blind")
+    watched.wait(lambda: [what for _, what, _ in watched.told] == ["sensor_lost"])
+    watched.service.replace(["owner"])
+    watched.wait(lambda: watched.pulses)
+    assert [what for _, what, _ in watched.told] == ["sensor_lost", "sensor_back", "unlocked"]
+
+
 def test_a_real_lock_needs_liveness() -> None:
     class Strike(LogLock):
         name = "gpio"
@@ -218,4 +327,5 @@ def test_a_real_lock_needs_liveness() -> None:
             time.monotonic,
             hang_s=1.0,
             memory_mb=100.0,
+            arming=Arming(None, True),
         )

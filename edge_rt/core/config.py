@@ -258,7 +258,8 @@ class DemoCamera(Struct, tag_field="driver", tag="demo", frozen=True):
 class FaceConfig(Struct, frozen=True):
     """Face unlock.
 
-    armed        look from the start; while disarmed nothing is captured
+    armed        look from the start; what is asked for later is kept until this is changed. While
+                 disarmed nothing is captured
     distance     overrides the embedder bundle's threshold, within the bundle's own bounds
     template_key credential name ($CREDENTIALS_DIRECTORY) or path of a 0600 file; empty: a key
                  made at first use inside the state folder

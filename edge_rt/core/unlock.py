@@ -104,6 +104,7 @@ class Input(StrEnum):
     REFUSED = "refused"  # no agreement within n frames or the time
     TOO_MANY = "too_many"  # refused once too often
     ELAPSED = "elapsed"  # hold, pause or lockout is over
+    STOPPED = "stopped"  # disarmed
 
 
 TABLE: Mapping[State, Mapping[Input, State]] = {
@@ -112,6 +113,7 @@ TABLE: Mapping[State, Mapping[Input, State]] = {
         Input.AGREED: State.HOLDING,
         Input.REFUSED: State.PAUSED,
         Input.TOO_MANY: State.LOCKED,
+        Input.STOPPED: State.WATCHING,
     },
     State.HOLDING: {Input.ELAPSED: State.WATCHING},
     State.PAUSED: {Input.ELAPSED: State.WATCHING},
@@ -186,7 +188,7 @@ class UnlockMachine:
         return max(0.0, self._until_s - now_s) if self.state is State.LOCKED else 0.0
 
     def step(self, look: Look, now_s: float) -> list[Outcome]:
-        """Judge one frame. Raises what `save` raises."""
+        """Judge one frame, taken at now_s. Raises what `save` raises."""
         self._now_s = now_s = max(now_s, self._now_s)
         if self.state in (State.HOLDING, State.PAUSED, State.LOCKED):
             if now_s < self._until_s:
@@ -204,6 +206,15 @@ class UnlockMachine:
             self._frames.clear()
             self._begun_s = now_s
         return self._look(look, judged)
+
+    def abandon(self, now_s: float) -> None:
+        """Nobody is looked at any more: a running attempt ends and costs nothing, for whoever may
+        disarm needs no door. Raises what `save` raises."""
+        self._now_s = max(now_s, self._now_s)
+        if self.state is State.LOOKING:
+            self._frames.clear()  # should it not be saved: the attempt goes on from no frame
+            self._keep(self.counters.failures - 1)
+            self._enter(Input.STOPPED)
 
     def _look(self, look: Look, judged: bool) -> list[Outcome]:
         now_s = self._now_s

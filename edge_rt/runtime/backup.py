@@ -30,7 +30,14 @@ from edge_rt.adapters.statefile import StateFile
 from edge_rt.adapters.templates import KEY_NAME
 from edge_rt.core.errors import InputError, StorageError
 from edge_rt.core.remote_command import Memory, merged
-from edge_rt.runtime.places import COMMANDS_NAME, EVENTS_NAME, FALL_NAME, STATE_FILES, UNLOCK_NAME
+from edge_rt.runtime.places import (
+    COMMANDS_NAME,
+    EVENTS_NAME,
+    FACES_NAME,
+    FALL_NAME,
+    STATE_FILES,
+    UNLOCK_NAME,
+)
 from edge_rt.runtime.restoring import (
     MANIFEST_NAME,
     READY,
@@ -41,7 +48,7 @@ from edge_rt.runtime.restoring import (
 )
 
 FORMAT = 1
-JSON_FILES = (FALL_NAME, UNLOCK_NAME, COMMANDS_NAME)
+JSON_FILES = (FALL_NAME, UNLOCK_NAME, FACES_NAME, COMMANDS_NAME)
 MAX_MANIFEST_BYTES = 64 * 1024
 # The event log's own upper bound (runtime.event_log_max_mb) and some slack.
 MAX_FILE_BYTES = 4200 * 1024 * 1024

@@ -10,9 +10,10 @@ from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.errors import StorageError
 from edge_rt.core.unlock import Counters, UnlockMachine, penalised
 from edge_rt.runtime.compose import Place, announcer
+from edge_rt.runtime.face_judge import Arming
 from edge_rt.runtime.face_models import TASKS, FaceModel, Folders
 from edge_rt.runtime.face_service import FaceService
-from edge_rt.runtime.places import MODELS_NAME, UNLOCK_NAME
+from edge_rt.runtime.places import FACES_NAME, MODELS_NAME, UNLOCK_NAME
 from edge_rt.runtime.update_journal import Journal
 from edge_rt.runtime.update_start import begin
 
@@ -49,7 +50,7 @@ def make_faces(place: Place) -> Faces:
         time.monotonic,
         hang_s=config.hang_s,
         memory_mb=config.memory_mb,
-        armed=config.armed,
+        arming=Arming(place.folder / FACES_NAME, config.armed),
     )
     for model, journal in models:
         model.bind(service, journal)

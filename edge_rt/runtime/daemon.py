@@ -20,7 +20,7 @@ from edge_rt.core.crash_loop import Mode
 from edge_rt.core.errors import ConfigError, StorageError, in_words
 from edge_rt.core.fall_table import OPEN, State
 from edge_rt.core.pin_config import programs_of
-from edge_rt.core.wire import Lane, source_of
+from edge_rt.core.wire import source_of
 from edge_rt.runtime.clock import clock_trusted
 from edge_rt.runtime.commands import FALLS, Commands
 from edge_rt.runtime.compose import Place, announcer
@@ -32,10 +32,10 @@ from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.crash_guard import CrashGuard
 from edge_rt.runtime.device_commands import DeviceCommands
 from edge_rt.runtime.early_calls import EarlyCalls
+from edge_rt.runtime.event_lines import log_event
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_memory import FallMemory, open_stage
 from edge_rt.runtime.fall_service import FallService
-from edge_rt.runtime.logs import fields
 from edge_rt.runtime.model_commands import ModelCommands
 from edge_rt.runtime.outputs_kept import keep_outputs
 from edge_rt.runtime.places import EVENTS_NAME
@@ -46,7 +46,6 @@ from edge_rt.runtime.restoring import finish_restore
 from edge_rt.runtime.room import Room
 from edge_rt.runtime.sensor_desk import SensorDesk, sensor_commands
 from edge_rt.runtime.stamps import Stamps, read_boot_id
-from edge_rt.runtime.teller import Notice
 
 if TYPE_CHECKING:
     from edge_rt.runtime.compose_mqtt import MqttPart
@@ -145,7 +144,7 @@ class Daemon:
             clock_trusted=clock_trusted,
         )
         recorder = self._start_recorder(state.path, stamps)
-        recorder.listen(_log_event)
+        recorder.listen(log_event)
         self._stack.callback(self._hear_no_more)
         self._stack.callback(self._say_stopped)
         # Buttons are heard before anything that may fail, hang or wait, too.
@@ -392,16 +391,6 @@ def _finish_restore(state: Path, guard: CrashGuard) -> None:
         if guard.mode is Mode.FULL:
             raise
         guard.leave_out("restore", str(error))
-
-
-def _log_event(notice: Notice) -> None:
-    """A line for each event, to be found in the journal by its kind or incident."""
-    event = notice.event
-    extra = {"event": f"{event.kind}.{event.what}", "sequence": event.sequence}
-    if "incident" in event.data:
-        extra["incident"] = str(event.data["incident"])
-    level = logging.WARNING if event.lane is Lane.ALARM else logging.INFO
-    log.log(level, "event %s %s", event.sequence, extra["event"], extra=fields(**extra))
 
 
 def _group_of(folder: Path) -> int:

@@ -78,8 +78,9 @@ class Eye:
         if self._open and self._camera is not None:
             self._camera.close()
         self._open = False
-        if self.state == "on":
-            self.state = "off"
+        if self.state in ("on", "lost"):  # lost, too: who does not look misses nothing
+            self.state, self.reason = "off", ""
+            self._reopen_s = 0.0
 
     def _opened(self) -> bool:
         now_s = self._clock()

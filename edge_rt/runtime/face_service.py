@@ -16,16 +16,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from edge_rt.core.errors import DaemonError, StorageError, error_from
+from edge_rt.core.errors import DaemonError, error_from
 from edge_rt.core.types import Announce
-from edge_rt.core.unlock import (
-    LIVENESS_NOT_CHECKED,
-    Look,
-    UnlockMachine,
-    Verdict,
-    check_actuator,
-)
+from edge_rt.core.unlock import LIVENESS_NOT_CHECKED, UnlockMachine, check_actuator
 from edge_rt.runtime.actuators import Lock
+from edge_rt.runtime.face_judge import Arming, FaceJudge
 from edge_rt.runtime.face_messages import (
     MAX_LINE_BYTES,
     Answer,
@@ -52,6 +47,7 @@ TURN_S = 0.2
 RESTART_S = 5.0  # a worker is killed, not asked
 START_S = 20.0  # loading models on the slowest board, before the first beat
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # a worker that always crashes must not eat the CPU
+AWAY_S = 1.0  # a turn that took longer: the disk stalled, and what the worker said waits to be read
 STEADY_S = 60.0  # alive for so long: the next fault starts at the shortest back-off again
 
 # What the service's queue carries: (worker generation, message), the worker's end, or a request.
@@ -74,19 +70,21 @@ class FaceService:
         *,
         hang_s: float,
         memory_mb: float,
-        armed: bool = True,
+        arming: Arming,
         module: str = WORKER_MODULE,
     ) -> None:
-        """arguments: the worker's command line. Raises ConfigError for a lock without liveness."""
+        """arguments: the worker's command line; arming: whether to look, and where that is kept.
+
+        Raises ConfigError for a lock without liveness.
+        """
         check_actuator(lock.name, LIVENESS_NOT_CHECKED)
         self._arguments = list(arguments)
-        self._machine = machine
+        self._judge = FaceJudge(machine, announce, lock, monotonic)
         self._announce = announce
-        self._lock = lock
         self._monotonic = monotonic
         self._hang_s = hang_s
         self._memory_mb = memory_mb
-        self._armed = armed
+        self._arming, self._armed = arming, arming.load()
         self._module = module
         # Frames come at most at the camera's rate and are judged in microseconds; a full queue
         # blocks the reader, then the worker's send, which then counts as the worker's hang.
@@ -99,11 +97,10 @@ class FaceService:
         self._ready: Ready | None = None
         self._beat: Beat | None = None
         self._opened: CameraOpened | None = None
-        self._last_seen: Seen | None = None
-        self._last_outcome: dict[str, Any] | None = None
         self._compare: Compare | None = None
         self._compared: Compared | None = None
-        self._problem = self._disk_problem = self._camera_detail = ""
+        self._problem = self._camera_detail = ""
+        self._camera_lost = False  # and told
         self._heard_s = self._born_s = self._retry_s = 0.0
         self._turned_s = monotonic()
         self._faults = 0
@@ -173,13 +170,14 @@ class FaceService:
 
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""
-        child, ready, beat, seen = self._child, self._ready, self._beat, self._last_seen
+        child, ready, beat = self._child, self._ready, self._beat
+        seen, machine = self._judge.seen, self._judge.machine
         return {
             "armed": self._armed,
             "worker": "running" if ready else ("starting" if child else "down"),
             "pid": child.pid if child else None,
             "restarts": self._restarts,
-            "problem": self._problem or self._disk_problem,
+            "problem": self._problem or self._judge.problem or self._arming.problem,
             "engine": ready.engine if ready else None,
             "models": ready.models if ready else {},
             "persons": ready.persons if ready else None,
@@ -193,9 +191,9 @@ class FaceService:
             "latency": beat.latency if beat else {},
             "seen": seen.verdict if seen else None,
             "seen_reason": seen.reason if seen else "",
-            "state": self._machine.state.value,
-            "lockout_s": round(self._machine.lockout_s(self._monotonic()), 1),
-            "last": self._last_outcome,
+            "state": machine.state.value,
+            "lockout_s": round(machine.lockout_s(self._monotonic()), 1),
+            "last": self._judge.last,
             "liveness": LIVENESS_NOT_CHECKED,
         }
 
@@ -216,7 +214,10 @@ class FaceService:
             self._spawn(now_s)
         with contextlib.suppress(queue.Empty):
             self._take(self._inbox.get(timeout=TURN_S))
-        self._watch(self._monotonic())
+        after_s = self._monotonic()
+        if after_s - now_s > AWAY_S:
+            self._heard_s = after_s
+        self._watch(after_s)
 
     def _spawn(self, now_s: float) -> None:
         self._generation += 1
@@ -256,6 +257,9 @@ class FaceService:
             case ("arm", on, _):
                 self._armed = on
                 self._tell(Arm(on))
+                if not on:
+                    self._judge.disarmed()
+                self._arming.keep(on)
             case ("restart", arguments, answer):
                 self._arguments = arguments or self._arguments
                 if arguments is not None:
@@ -275,8 +279,10 @@ class FaceService:
     def _hear(self, message: FromWorker) -> None:
         match message:
             case Seen():
-                self._last_seen = message
-                self._judge(message)
+                self._camera(lost=False)  # by another worker than the one that lost it, say
+                person = self._judge.judge(message) if self._armed else None
+                if self._compare is not None and person is not None:
+                    self._tell(Unlocked(person))
             case Beat():
                 self._beat = message
             case Ready():
@@ -285,8 +291,7 @@ class FaceService:
                 log.info("faces: worker ready, %s, %d persons", message.engine, message.persons)
             case CameraState():
                 self._camera_detail = message.detail
-                what = "sensor_lost" if message.lost else "sensor_back"
-                self._announce("device", what, {"sensor": "camera", "detail": message.detail})
+                self._camera(message.lost)
             case CameraOpened():
                 self._opened = message
                 log.info("camera: %s", message.found)
@@ -303,25 +308,13 @@ class FaceService:
                 self._problem = message.message
                 log.error("faces: %s", message.message)
 
-    def _judge(self, seen: Seen) -> None:
-        if not self._armed:
+    def _camera(self, lost: bool) -> None:
+        if lost == self._camera_lost:
             return
-        look = Look(Verdict(seen.verdict), seen.person or None, seen.reason or None)
-        try:
-            outcomes = self._machine.step(look, self._monotonic())
-        except StorageError as error:
-            # No disk, no unlocking: an attempt that cannot be counted is not judged.
-            self._disk_problem = str(error)
-            return
-        self._disk_problem = ""
-        for outcome in outcomes:
-            data = outcome.data(LIVENESS_NOT_CHECKED)
-            self._last_outcome = data
-            self._announce("face", outcome.what, data)
-            if outcome.what == "unlocked":
-                self._lock.pulse()
-                if self._compare is not None and outcome.person is not None:
-                    self._tell(Unlocked(outcome.person))
+        self._camera_lost = lost
+        detail = self._camera_detail if lost else ""
+        what = "sensor_lost" if lost else "sensor_back"
+        self._announce("device", what, {"sensor": "camera", "detail": detail})
 
     def _submit(self, command: str, args: dict[str, Any], answer: Future[dict[str, Any]]) -> None:
         if self._ready is None:

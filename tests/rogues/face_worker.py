@@ -53,11 +53,13 @@ def main(arguments: list[str]) -> None:
             elif how == "camera":
                 link.send(CameraState(True, "no such device"))
                 link.send(CameraState(False))
+            elif how == "blind":
+                link.send(CameraState(True, "no such device"))
         if how == "leak":
             hoard.append(b"x" * 20_000_000)
         if how in verdicts and armed.is_set():
             person = "p-0123456789abcdef" if how == "owner" else ""
-            link.send(Seen(turn * 0.02, verdicts[how], person=person))
+            link.send(Seen(time.monotonic(), verdicts[how], person=person))
         link.send(Beat("on", turn, 0, {}))
         time.sleep(0.02)
 
