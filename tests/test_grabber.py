@@ -26,6 +26,7 @@ class Device:
         self.hanging: threading.Event | None = None
         self.grabbed = self.decoded = self.opened = self.closed = 0
         self.broken = self.damaged = False
+        self.scene: ImageArray | None = None
 
     def make(self) -> Device:
         return self
@@ -49,6 +50,8 @@ class Device:
         self.decoded += 1
         if self.damaged:
             return None
+        if self.scene is not None:
+            return self.scene.copy()
         return np.full((2, 2, 3), self.grabbed, np.uint8)
 
     def present(self) -> bool:
@@ -178,6 +181,38 @@ def test_a_camera_of_damaged_pictures_is_lost(
     clock.now_s += FIRST_S + 0.1
     with pytest.raises(CameraError, match="delivers no picture; check its cable"):
         camera.read(0.1)
+
+
+def test_a_frozen_picture_is_seen_once_and_the_camera_is_lost(
+    camera: GrabbingCamera, device: Device, clock: Clock
+) -> None:
+    random = np.random.default_rng(1)
+    device.scene = random.integers(0, 256, (480, 640, 3), np.uint8)
+    device.deliver()
+    assert camera.read(PATIENCE_S) is not None
+    for _ in range(3):
+        clock.now_s += 0.4 * STALL_S
+        device.deliver()
+    wait(lambda: device.decoded == 4)
+    with pytest.raises(CameraError, match="the same picture again and again; unplug it"):
+        camera.read(0.1)
+    camera.close()
+    camera.open()  # and still frozen
+    device.deliver()
+    wait(lambda: device.decoded == 5)
+    assert camera.read(0.05) is None
+    device.scene[240, 320] ^= 1  # noise: another picture
+    device.deliver()
+    assert camera.read(PATIENCE_S) is not None
+
+
+def test_a_dark_camera_is_not_frozen(camera: GrabbingCamera, device: Device, clock: Clock) -> None:
+    device.scene = np.full((480, 640, 3), 16, np.uint8)
+    device.scene[300:310, 300:310] = 255  # the lamp of a television
+    for _ in range(4):
+        clock.now_s += 0.9 * STALL_S
+        device.deliver()
+        assert camera.read(PATIENCE_S) is not None
 
 
 def test_the_first_frame_may_take_longer(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from edge_rt.core.errors import CameraError
+from edge_rt.core.frozen import Repeats
 from edge_rt.core.types import Frame, ImageArray
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ JOIN_S = 2.5  # longer than OpenCV waits in the driver; a thread that hangs is l
 # What it delivers instead of good pictures, and the remedy.
 NOTHING = "no picture; check its cable"
 DAMAGED = "only damaged pictures; check its cable"
+FROZEN = "the same picture again and again; unplug it and plug it in again"
 
 
 class Capture(Protocol):
@@ -60,6 +62,8 @@ class GrabbingCamera:
         self._left: threading.Thread | None = None
         self._stop = threading.Event()
         self._fresh = threading.Condition()
+        # Kept over an opening: a camera that is frozen still has not come back by it.
+        self._repeats = Repeats()
         self._begin()
         self.dropped = 0
         self.found = ""
@@ -144,6 +148,9 @@ class GrabbingCamera:
         image = capture.picture()
         if image is None:
             self._instead = DAMAGED
+            return
+        if self._repeats.repeats(image):  # no further look at whoever is in it
+            self._instead = FROZEN
             return
         self._came(now_s)
         with self._fresh:
