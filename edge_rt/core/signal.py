@@ -75,6 +75,11 @@ class SignalHealth:
         self._waiting = []
         return self._update(t_s, acc_g)
 
+    @property
+    def broken(self) -> str:
+        """Why the samples are not the truth, as in `status`; empty while they may be."""
+        return self._broken or ""
+
     def status(self) -> dict[str, Any]:
         """JSON-able: state (starting, ok, frozen, not_finite), worn, and shares of odd samples."""
         seen = max(1, self._samples)

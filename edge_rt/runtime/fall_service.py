@@ -33,6 +33,9 @@ KEEP_S = 1.0  # a cancel window is saved this often: a power cut gives no more o
 # dropped and counted; the clock sees a gap.
 MAX_WAITING = 256
 COMMAND_TIMEOUT_S = 2.0
+# A sensor that does not tell the truth is reset at once, then less and less often: each time costs
+# half a second of samples, in which some of the truth may be.
+REOPEN_S, REOPEN_MOST_S = 10.0, 300.0
 
 
 # Sees each block and the hops that it completed, after the decisions on them were told. Returns at
@@ -102,6 +105,7 @@ class FallService:
         # Our clock and the machine's when hops last moved it.
         self._hop_s, self._machine_s, self._hops = now_s, pipeline.now_s, pipeline.hops
         self._state = pipeline.machine.state
+        self._reopen_s, self._patience_s = now_s, REOPEN_S
         self._dropped = 0
         self._watches = False
         self._blocks = 0
@@ -263,6 +267,7 @@ class FallService:
                 self._block_s = now_s
                 self._tell(self._pipeline.push(block))
                 self._note_hops(now_s)
+                self._mend_signal(now_s)
                 self._show(block)
             case ("command", (event, by), answer):
                 self._obey(event, by, answer, now_s)
@@ -283,7 +288,17 @@ class FallService:
         if self._pipeline.hops != self._hops:
             self._hops = self._pipeline.hops
             self._hop_s, self._machine_s = now_s, self._pipeline.now_s
-            self._sensor_is("ok", "")
+            if not self._pipeline.broken:
+                self._patience_s = REOPEN_S
+                self._sensor_is("ok", "")
+
+    def _mend_signal(self, now_s: float) -> None:
+        """A sensor that delivers, but not the truth, is opened anew, which resets it."""
+        if self._pipeline.broken and now_s >= self._reopen_s:
+            log.warning("accelerometer: %s; it is opened anew", self._pipeline.broken)
+            self._reopen_s = now_s + self._patience_s
+            self._patience_s = min(2 * self._patience_s, REOPEN_MOST_S)
+            self._reader.reopen()
 
     def _miss_hops(self, now_s: float) -> None:
         """A sensor whose samples cannot be used is as lost as a silent one."""
@@ -297,12 +312,13 @@ class FallService:
         """The machine's clock, had hops gone on."""
         return self._machine_s + (now_s - self._hop_s) * self._speed
 
-    def _sensor_is(self, state: str, detail: str) -> None:
+    def _sensor_is(self, state: str, detail: str, **more: Any) -> None:
         before, self._sensor, self._detail = self._sensor, state, detail
         if state == before:
             return
         if state == "lost":
-            self._announce("device", "sensor_lost", {"sensor": "accelerometer", "detail": detail})
+            data = {"sensor": "accelerometer", "detail": detail, **more}
+            self._announce("device", "sensor_lost", data)
         elif before == "lost" and state == "ok":
             self._announce("device", "sensor_back", {"sensor": "accelerometer"})
 
@@ -339,7 +355,10 @@ class FallService:
 
     def _tell(self, announcements: list[Announcement]) -> None:
         for kind, what, data in announcements:
-            self._announce(kind, what, data)
+            if (kind, what) == ("device", "sensor_lost"):  # one loss is told once, whoever found it
+                self._sensor_is("lost", **{k: v for k, v in data.items() if k != "sensor"})
+            elif (kind, what) != ("device", "sensor_back"):  # the next hop says so
+                self._announce(kind, what, data)
 
     def _keep(self, now_s: float) -> None:
         """Save a state that has changed, silent changes included."""
