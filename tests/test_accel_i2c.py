@@ -414,6 +414,19 @@ def test_another_chip_is_refused_by_its_name(name: str) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("level", [0x00, 0xFF])
+def test_a_bus_that_is_held_is_not_another_chip(name: str, level: int) -> None:
+    class Held(Mpu6050Model):
+        def read(self, register: int, length: int) -> bytes:
+            return bytes([level]) * length
+
+    driver = Mpu6050(0x68, 16, 100.0, 44) if name == "mpu6050" else Adxl345(0x53, 16, 100)
+    bench = Bench(driver, Held(), np.zeros((1, 3)), 100.0)
+    with pytest.raises(SensorError, match="the bus is held; check power and wiring"):
+        bench.accel.open()
+
+
+@BOTH
 def test_nobody_at_this_address(name: str) -> None:
     make, _, limit = MAKERS[name]
     bench = make(counts(1, 10, limit), address=0x2A)

@@ -112,6 +112,11 @@ class Instrument(Protocol):
 
 def check_identity(who: str, register: str, found: int, expected: int) -> None:
     """Raises SensorError, with the remedy, for a chip whose identity register says another."""
+    if found in (0x00, 0xFF):
+        raise SensorError(
+            f"{who}: {register} is 0x{found:02x}: no chip speaks, or the bus is held; "
+            "check power and wiring"
+        )
     if found != expected:
         raise SensorError(
             f"{who}: {register} is 0x{found:02x}, not 0x{expected:02x}; another chip: "
