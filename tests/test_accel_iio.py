@@ -82,6 +82,16 @@ def test_range_and_rate_are_set_where_they_can_be(tree: IioTree) -> None:
     sensor.close()
 
 
+def test_a_scale_is_written_as_it_is_offered(tree: IioTree) -> None:
+    """Drivers of the ICM-426xx and LSM6DSx take nothing else."""
+    offered = "0.000598205 0.001196411 0.002392822 0.004785645"
+    folder = tree.device(in_accel_scale="0.000598205", in_accel_scale_available=offered)
+    sensor = accel(tree, mode="poll", range_g=16)
+    sensor.open()
+    assert (folder / "in_accel_scale").read_text() == "0.004785645"
+    sensor.close()
+
+
 def test_without_bits_the_largest_scale_is_taken(tree: IioTree) -> None:
     """A device without an interrupt has no buffer and no scan_elements: 2 g must not stay."""
     bare = {name: None for name in MPU6050 if name.startswith(("scan_elements", "buffer"))}

@@ -187,6 +187,40 @@ def test_the_reader_outlives_whatever_a_driver_raises(watched: Watched, error: E
     assert watched.source.closed >= 1
 
 
+class Frozen(Source):
+    """Delivers a sample each 0.2 s, the same value until it was opened `mends` times and once."""
+
+    def __init__(self, mends: int) -> None:
+        super().__init__()
+        self.mends, self.t_s = mends, 0.0
+
+    def read(self, timeout_s: float) -> SampleBlock | None:
+        time.sleep(0.002)
+        self.t_s += 0.2
+        value = -9.0 if self.opened <= self.mends else -9.0 + 0.1 * np.sin(self.t_s)
+        return SampleBlock(np.full(1, self.t_s), np.full((1, 3), value, np.float32))
+
+
+def test_a_frozen_sensor_is_lost_opened_anew_and_comes_back_by_itself() -> None:
+    watched = Watched()
+    watched.source = Frozen(mends=2)
+    watched.service = FallService(
+        watched.pipeline, watched.source, watched.announce, watched.saved.append, watched.clock,
+        lost_s=2.0,
+    )  # fmt: skip
+    watched.service.start()
+    watched.wait(lambda: "device.sensor_lost" in watched.told)
+    watched.wait(lambda: watched.source.opened == 2)
+    status = watched.service.status()
+    assert status["sensor"] == "lost" and "the same value" in status["sensor_detail"]
+    assert not watched.service.has_samples()
+    watched.clock.ahead_s += 10.0  # the next try
+    watched.wait(lambda: "device.sensor_back" in watched.told)
+    assert watched.source.opened == 3 and watched.service.status()["sensor"] == "ok"
+    assert watched.told == ["device.sensor_lost", "device.sensor_back"]
+    watched.service.close()
+
+
 def test_help_is_answered_even_by_a_pipeline_that_hangs(watched: Watched) -> None:
     watched.deliver(99.0)
     assert watched.scorer.hung.wait(PATIENCE_S)

@@ -27,7 +27,7 @@ def test_a_camera_may_come_back_with_another_size() -> None:
     assert repeats.repeats(noise(1, 240))
 
 
-@pytest.mark.parametrize(("side", "expected"), [(0, True), (50, True), (80, False)])
+@pytest.mark.parametrize(("side", "expected"), [(0, True), (40, True), (80, False)])
 def test_a_lamp_in_the_dark_is_flat_and_a_face_is_not(side: int, expected: bool) -> None:
     dark = np.zeros((480, 640, 3), np.uint8)
     dark[200 : 200 + side, 200 : 200 + side] = 120

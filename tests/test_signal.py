@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from edge_rt.adapters.trials import read_trials
 from edge_rt.core.signal import Change, SignalHealth, SignalRules
 from edge_rt.core.types import SampleBlock
 
@@ -90,6 +94,44 @@ def test_saturation_is_a_share() -> None:
     wire.feed(1, value=16.0)
     wire.feed(1)
     assert wire.health.status()["saturated_share"] == pytest.approx(1 / 11, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda acc: acc * 4.0,  # the scale of another range
+        lambda acc: acc * 0.25,
+        lambda acc: np.where([True, False, False], np.float32(8.0), acc),
+        lambda acc: np.where([True, False, False], np.float32(-16.0), acc),
+        lambda acc: acc - np.float32([0, 0, 1]),  # feels nothing
+    ],
+)
+def test_what_cannot_be_felt_at_rest_is_told_and_forgiven(change: Any) -> None:
+    health, rng, said = SignalHealth(16.0), np.random.default_rng(1), []
+    for k in range(0, 300 * 50, 10):
+        acc = (rng.normal(0.0, 0.003, (10, 3)) + [0.0, 0.0, 1.0]).astype(np.float32)
+        t_s = (k + np.arange(10)) / RATE_HZ
+        wrong = 50 <= k / 50 < 180
+        said += health.feed(SampleBlock(t_s, change(acc) if wrong else acc))
+    assert [change.what for change in said] == ["sensor_lost", "sensor_back"]
+    assert said[0].data["reason"] in ("implausible", "saturated")
+    assert health.status()["signal"] == "ok"
+
+
+@pytest.mark.parametrize("step_g", [0.0, 0.0039, 0.0156])
+def test_recorded_people_do_what_can_be_felt(shared: Path, step_g: float) -> None:
+    """Daily activities of SisFall, one behind the other, also by coarser sensors."""
+    for path in sorted((shared / "data/falls/sisfall").glob("S*.npz"))[::3]:
+        health, at_s, said = SignalHealth(16.0), 0.0, []
+        for trial in read_trials(path):
+            if trial.is_fall:
+                continue
+            acc = trial.acc_g if not step_g else np.rint(trial.acc_g / step_g) * step_g
+            for k in range(0, len(acc), 100):
+                part = acc[k : k + 100].astype(np.float32)
+                said += health.feed(SampleBlock(at_s + np.arange(len(part)) / 200.0, part))
+                at_s += len(part) / 200.0
+        assert [change for change in said if change.what == "sensor_lost"] == [], path.name
 
 
 def test_an_hour_on_a_table_is_not_worn_and_a_sleeper_is() -> None:

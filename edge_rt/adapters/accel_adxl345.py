@@ -33,10 +33,14 @@ class Adxl345:
         self.turn_s = min(MAX_TURN_S, TURN_SAMPLES / rate_hz)
         self._settings = chip.settings(range_g, rate_hz if fifo else 2 * rate_hz)
 
-    def set_up(self, bus: Bus) -> None:
-        """Check who answers, set everything, read it back, empty the FIFO."""
+    def set_up(self, bus: Bus, sleep: Callable[[float], None]) -> None:
+        """Check who answers, set every register (it has no reset), read them back, empty the FIFO.
+
+        sleep is not needed: what was set counts at once.
+        """
         self._identify(bus)
-        for register, value in self._settings.writes:
+        cleared = ((register, 0) for register in chip.CLEARED)
+        for register, value in (*cleared, *self._settings.writes):
             bus.write_byte(self.address, register, value)
         self.restart(bus)
         self.verify(bus)
@@ -64,12 +68,22 @@ class Adxl345:
         before_s = clock()
         count = bus.read_byte(self.address, chip.FIFO_STATUS) & chip.ENTRIES
         after_s = clock()
+        if count > chip.DEPTH + 1:
+            raise SensorError(
+                f"{self._who}: its FIFO of {chip.DEPTH} samples counts {count}; check the wiring"
+            )
         lost = count >= chip.DEPTH and bool(
             bus.read_byte(self.address, chip.INT_SOURCE) & chip.OVERRUN
         )
         # A sample leaves the FIFO when a burst over its six registers ends: one transfer each.
-        frames = [bus.read_block(self.address, chip.DATAX0, chip.FRAME) for _ in range(count)]
-        return Drained(chip.words(b"".join(frames)), before_s, after_s, lost)
+        frames, failure = [], None
+        try:
+            for _ in range(count):
+                frames.append(bus.read_block(self.address, chip.DATAX0, chip.FRAME))
+        except SensorError as error:
+            failure = error
+        words = chip.words(b"".join(frames))
+        return Drained(words, count, before_s, after_s, lost, error=failure)
 
     def poll(self, bus: Bus) -> tuple[int, int, int]:
         """The newest sample, all three words of one moment."""

@@ -68,6 +68,8 @@ class I2cAccelerometer:
         self._gain = np.float32(1.0 / chip.lsb_per_g)
         self._due_s = self._verify_s = self._heard_s = 0.0
         self._failures = 0
+        self._broken: SensorError | None = None  # ended a turn that brought samples all the same
+        self._halted = False  # the FIFO stands still until it is started again
 
     @property
     def is_open(self) -> bool:
@@ -78,7 +80,7 @@ class I2cAccelerometer:
         """Take the bus and set the chip up. Raises SensorError."""
         self.close()
         self._bus = bus = self._open_bus()
-        self._chip.set_up(bus)
+        self._chip.set_up(bus, self._sleep)
         self.counters.opened += 1
         self._times.restart()
         now_s = self._clock()
@@ -86,6 +88,7 @@ class I2cAccelerometer:
         self._verify_s = now_s + VERIFY_S
         self._due_s = now_s + (self._chip.turn_s if self._chip.fifo else WAKE_S)
         self._failures = 0
+        self._broken, self._halted = None, False
 
     def read(self, timeout_s: float) -> SampleBlock | None:
         """What has been sampled since the last time; None if nothing comes in `timeout_s`.
@@ -97,14 +100,19 @@ class I2cAccelerometer:
             raise SensorError(f"{self._chip.name} on {self._place} is not open; open it first")
         now_s = self._clock()
         try:
+            if self._broken is not None:
+                raise self._broken
+            if self._halted:
+                self._restart(bus)
             if now_s >= self._verify_s:
                 self._verify_s = now_s + VERIFY_S
                 self._chip.verify(bus)
             block = self._from_fifo(bus, timeout_s) if self._chip.fifo else self._by_polls(bus)
-        except SensorError:
-            self._recover(bus)
+        except SensorError as error:
+            self._recover(bus, error)
             return None
-        self._failures = 0
+        if self._broken is None:
+            self._failures = 0
         if self._clock() - self._heard_s > SILENT_S:
             self._chip.verify(bus)  # it may say why
             raise self._mute()
@@ -135,15 +143,20 @@ class I2cAccelerometer:
             return None
         due_s, self._due_s = self._due_s, self._clock() + self._chip.turn_s
         drained = self._chip.drain(bus, self._clock)
+        self._broken, self._halted = drained.error, drained.gap
         if drained.lost:
             self.counters.overflows += 1
             self._times.restart()
-            if drained.after_s - due_s > self._chip.turn_s:  # we were late; else it talks nonsense
-                self._heard_s = drained.after_s
+            now_s = self._clock()
+            if now_s - due_s > self._chip.turn_s:  # we were late; else it talks nonsense
+                self._heard_s = now_s
+        if not drained.counted and self._broken is None:
+            # Perhaps the power was away for a blink, which the chip does not tell of.
+            self._chip.verify(bus)
         if not len(drained.words):
             return None
-        t_s = self._times.stamp(len(drained.words), drained.before_s, drained.after_s)
-        return self._block(t_s, drained.words)
+        t_s = self._times.stamp(drained.counted, drained.before_s, drained.after_s)
+        return self._block(t_s[: len(drained.words)], drained.words)
 
     def _wait(self, timeout_s: float) -> bool:
         """Sleep until the next turn, or for the time-out: whether the turn has come."""
@@ -178,14 +191,19 @@ class I2cAccelerometer:
         # Exact: a count has at most 16 bits and the gain is a power of two.
         return SampleBlock(t_s, words.astype(np.float32) * self._gain)
 
-    def _recover(self, bus: Bus) -> None:
+    def _recover(self, bus: Bus, error: SensorError) -> None:
         """After a failed turn. Raises SensorError when the chip cannot be trusted to go on."""
         self.counters.bus_errors += 1
         self._failures += 1
+        self._broken = None
         self._chip.verify(bus)
         if self._failures > MAX_FAILURES:
-            raise self._mute()
+            raise SensorError(f"{error} (so it went {self._failures} times in a row)")
+        self._restart(bus)
+
+    def _restart(self, bus: Bus) -> None:
         self._chip.restart(bus)
+        self._halted = False
         self._times.restart()
 
     def _mute(self) -> SensorError:

@@ -9,6 +9,7 @@ from edge_rt.core.bus import Bus, Drained, check_identity
 from edge_rt.core.errors import SensorError
 
 TURN_S = 0.1  # 10 of 170 frames at 100 Hz: a host that is late by a second and a half loses nothing
+MAX_FAST = 1.12  # its clock is no faster than that, see core.fifo_clock
 
 
 class Mpu6050:
@@ -36,13 +37,16 @@ class Mpu6050:
         self.rate_hz = self._settings.rate_hz if fifo else rate_hz
         self.lsb_per_g = self._settings.lsb_per_g
 
-    def set_up(self, bus: Bus) -> None:
-        """Check who answers, set everything, read it back, empty the FIFO."""
+    def set_up(self, bus: Bus, sleep: Callable[[float], None]) -> None:
+        """Check who answers, reset it, set everything, read it back, empty the FIFO."""
         self._identify(bus)
+        bus.write_byte(self.address, chip.PWR_MGMT_1, chip.DEVICE_RESET)
+        sleep(chip.RESET_S)
+        bus.write_byte(self.address, chip.SIGNAL_PATH_RESET, chip.ALL_PATHS)
+        sleep(chip.RESET_S)
         for register, value in self._settings.writes:
             bus.write_byte(self.address, register, value)
         if self.fifo:
-            bus.write_byte(self.address, chip.FIFO_EN, chip.ACCEL_TO_FIFO)
             self.restart(bus)
         self.verify(bus)
 
@@ -62,25 +66,72 @@ class Mpu6050:
 
     def restart(self, bus: Bus) -> None:
         """Throw away what the FIFO holds. (106): it can be reset while it is off."""
+        bus.write_byte(self.address, chip.FIFO_EN, 0)
         for value in (0, chip.FIFO_RESET, chip.FIFO_ON):
             bus.write_byte(self.address, chip.USER_CTRL, value)
+        bus.read_byte(self.address, chip.INT_STATUS)  # an overflow is over
+        bus.write_byte(self.address, chip.FIFO_EN, chip.ACCEL_TO_FIFO)
 
     def drain(self, bus: Bus, clock: Callable[[], float]) -> Drained:
-        """All whole frames; none and `lost` when it had overflowed: it was emptied then."""
+        """All whole frames. None and `lost` where nobody knows how they lie: it was emptied.
+
+        Full, it is made to stand still (`gap`, until `restart`): its newest 170 frames remain.
+        """
         before_s = clock()
-        count = int.from_bytes(bus.read_block(self.address, chip.FIFO_COUNT_H, 2), "big")
+        count = self._count(bus)
+        if count % chip.FRAME and count < chip.FIFO_FULL:  # a frame may be half written: look again
+            before_s = clock()
+            count = self._count(bus)
         after_s = clock()
         if count >= chip.FIFO_FULL:
+            return self._drain_full(bus, clock)
+        frames, error = b"", None
+        framed = count % chip.FRAME == 0
+        if framed:
+            frames, error = self._burst(bus, 0, count)
+            framed = self._still_framed(bus, count, clock() - before_s, error)
+        if framed:
+            return Drained(chip.words(frames), count // chip.FRAME, before_s, after_s, error=error)
+        if error is None:
             self.restart(bus)
-            return Drained(chip.words(b""), before_s, after_s, True)
-        left = count // chip.FRAME * chip.FRAME
-        portion = bus.max_block // chip.FRAME * chip.FRAME
+        return Drained(chip.words(b""), 0, before_s, after_s, lost=True, error=error)
+
+    def _drain_full(self, bus: Bus, clock: Callable[[], float]) -> Drained:
+        bus.write_byte(self.address, chip.FIFO_EN, 0)
+        before_s = clock()
+        count = self._count(bus)
+        after_s = clock()
+        odd = count % chip.FRAME  # of a frame that was overwritten in part
+        frames, error = self._burst(bus, odd, count - odd)
+        counted = count // chip.FRAME
+        return Drained(chip.words(frames), counted, before_s, after_s, True, True, error)
+
+    def _count(self, bus: Bus) -> int:
+        count = int.from_bytes(bus.read_block(self.address, chip.FIFO_COUNT_H, 2), "big")
+        if count > chip.FIFO_BYTES:
+            raise SensorError(
+                f"{self._who}: its FIFO of {chip.FIFO_BYTES} bytes counts {count}; check the wiring"
+            )
+        return count
+
+    def _burst(self, bus: Bus, odd: int, left: int) -> tuple[bytes, SensorError | None]:
+        """`left` bytes behind `odd` others, or as many whole portions as came before an error."""
         parts = []
-        while left:
-            size = min(left, portion)
-            parts.append(bus.read_block(self.address, chip.FIFO_R_W, size))
-            left -= size
-        return Drained(chip.words(b"".join(parts)), before_s, after_s, False)
+        try:
+            while left:
+                size = min(left, (bus.max_block - odd) // chip.FRAME * chip.FRAME)
+                parts.append(bus.read_block(self.address, chip.FIFO_R_W, odd + size)[odd:])
+                left, odd = left - size, 0
+        except SensorError as error:
+            return b"".join(parts), error
+        return b"".join(parts), None
+
+    def _still_framed(self, bus: Bus, count: int, took_s: float, error: SensorError | None) -> bool:
+        """Whether the FIFO did not overflow between the count and the end of the burst."""
+        if error is None:
+            return not bus.read_byte(self.address, chip.INT_STATUS) & chip.FIFO_OVERFLOW
+        # The bus may not tell; then time does.
+        return took_s < (chip.FIFO_FULL - count) / chip.FRAME / (MAX_FAST * self.rate_hz)
 
     def poll(self, bus: Bus) -> tuple[int, int, int]:
         """The newest sample, all three words of one moment."""

@@ -17,9 +17,12 @@ ADDRESS, OTHER_ADDRESS = 0x53, 0x1D  # pin SDO/ALT ADDRESS low, high
 IDENTITY = 0xE5
 
 DEVID = 0x00
+THRESH_TAP = 0x1D  # up to 0x2A: offsets, thresholds and times of taps, activity and free fall
 OFSX = 0x1E  # three offsets that the chip would add; kept 0, a calibration is ours
+TAP_AXES = 0x2A
 BW_RATE = 0x2C  # bits 3..0: rate = 3200 Hz / 2^(15 - code); bandwidth is half of it
 POWER_CTL = 0x2D  # bit 3 Measure
+INT_ENABLE, INT_MAP = 0x2E, 0x2F
 INT_SOURCE = 0x30  # bit 0 Overrun: cleared by reading the FIFO
 DATA_FORMAT = 0x31  # bit 3 FULL_RES, bits 1..0 range
 DATAX0 = 0x32  # three little-endian words; all six bytes in one burst pop one sample
@@ -35,10 +38,14 @@ ENTRIES = 0x3F
 RANGES = {2: 0, 4: 1, 8: 2, 16: 3}
 LSB_PER_G = 256.0  # full resolution: 3.9 mg a count whatever the range
 RATES = {25: 0x8, 50: 0x9, 100: 0xA, 200: 0xB, 400: 0xC, 800: 0xD}
-DEPTH = 32
+DEPTH = 32  # and one more, which waits in the output filter
 FRAME = 6
 
 _SAMPLE = struct.Struct("<3h")
+
+
+# It has no reset: what somebody else set up before (taps, activity, interrupts) is taken back.
+CLEARED = (*range(THRESH_TAP, TAP_AXES + 1), INT_ENABLE, INT_MAP)
 
 
 class Settings(NamedTuple):

@@ -39,14 +39,20 @@ class Drained(NamedTuple):
     """What a FIFO held.
 
     words              int16 (n, 3) in order of sampling: x, y, z as the chip counts
-    before_s, after_s  between these moments the chip counted its samples
+    counted            so many samples the chip counted; fewer came if the bus failed on the way
+    before_s, after_s  between these moments it counted them
     lost               samples before these were lost: the FIFO had overflowed
+    gap                samples after these were lost
+    error              what ended it, if the bus did
     """
 
     words: Words
+    counted: int
     before_s: float
     after_s: float
-    lost: bool
+    lost: bool = False
+    gap: bool = False
+    error: SensorError | None = None
 
 
 class Chip(Protocol):
@@ -67,8 +73,9 @@ class Chip(Protocol):
     turn_s: float
     fifo: bool
 
-    def set_up(self, bus: Bus) -> None:
-        """Check who answers, set range, rate and filter, read them back, empty the FIFO."""
+    def set_up(self, bus: Bus, sleep: Callable[[float], None]) -> None:
+        """Check who answers, put it to a known state, whatever it was in before; set range, rate
+        and filter, read them back, empty the FIFO."""
         ...
 
     def verify(self, bus: Bus) -> None:
@@ -80,7 +87,7 @@ class Chip(Protocol):
         ...
 
     def drain(self, bus: Bus, clock: Callable[[], float]) -> Drained:
-        """Everything that the FIFO holds."""
+        """Everything that the FIFO holds; what came before the bus failed is not thrown away."""
         ...
 
     def poll(self, bus: Bus) -> tuple[int, int, int]:
@@ -105,6 +112,11 @@ class Instrument(Protocol):
 
 def check_identity(who: str, register: str, found: int, expected: int) -> None:
     """Raises SensorError, with the remedy, for a chip whose identity register says another."""
+    if found in (0x00, 0xFF):
+        raise SensorError(
+            f"{who}: {register} is 0x{found:02x}: no chip speaks, or the bus is held; "
+            "check power and wiring"
+        )
     if found != expected:
         raise SensorError(
             f"{who}: {register} is 0x{found:02x}, not 0x{expected:02x}; another chip: "

@@ -34,7 +34,7 @@ class Repeats:
         if self._rows.shape != rows.shape:
             self._rows = np.empty_like(rows, order="C")
         np.copyto(self._rows, rows)
-        before, self._sum = self._sum, zlib.crc32(self._rows)
+        before, self._sum = self._sum, zlib.crc32(self._rows.data)
         return self._sum == before and not flat(self._rows)
 
 

@@ -102,7 +102,9 @@ class IioDevice:
             return
         scale = max(available) if bits is None else nearest_scale(available, range_g, bits)
         if abs(self.number("in_accel_scale") / scale - 1.0) > 0.01:
-            self.write("in_accel_scale", f"{scale:.6f}")
+            # As it is offered: drivers compare it digit by digit, nine decimals of some.
+            offered = self.text("in_accel_scale_available").split()
+            self.write("in_accel_scale", offered[available.index(scale)])
 
     def set_rate(self, rate_hz: float, polled: bool) -> None:
         """Set the sampling rate, or the next above that is offered, where it can be set.

@@ -21,9 +21,14 @@ SMPLRT_DIV = 0x19  # (25) sample rate = 1 kHz / (1 + SMPLRT_DIV) while the low-p
 CONFIG = 0x1A  # (26) bits 2..0 DLPF_CFG
 ACCEL_CONFIG = 0x1C  # (28) bits 4..3 AFS_SEL
 FIFO_EN = 0x23  # (35) bit 3: acceleration goes into the FIFO
+INT_ENABLE = 0x38  # (56) bit 4 FIFO_OFLOW_EN
+INT_STATUS = 0x3A  # (58) bit 4 FIFO_OFLOW_INT; reading it clears it
 ACCEL_XOUT_H = 0x3B  # (59) three big-endian words; read in one burst they are of one sample
+SIGNAL_PATH_RESET = 0x68  # (104) bits 2..0 gyroscope, accelerometer, temperature
 USER_CTRL = 0x6A  # (106) bit 6 FIFO_EN, bit 2 FIFO_RESET, which clears itself
-PWR_MGMT_1 = 0x6B  # (107) bit 6 SLEEP, set after power-on; bits 2..0 clock source
+PWR_MGMT_1 = (
+    0x6B  # (107) bit 7 DEVICE_RESET, bit 6 SLEEP, set after power-on; bits 2..0 clock source
+)
 PWR_MGMT_2 = 0x6C  # (108) bits 2..0 put the gyroscope's axes to standby
 FIFO_COUNT_H = 0x72  # (114) number of bytes, big-endian; reading the high byte latches both
 FIFO_R_W = 0x74  # (116) the oldest byte; does not count up in a burst
@@ -31,7 +36,10 @@ WHO_AM_I = 0x75  # (117)
 
 ACCEL_TO_FIFO = 0x08
 FIFO_ON, FIFO_RESET = 0x40, 0x04
-ASLEEP = 0x40
+FIFO_OVERFLOW = 0x10
+DEVICE_RESET, ASLEEP = 0x80, 0x40
+ALL_PATHS = 0x07
+RESET_S = 0.1  # (107): after DEVICE_RESET, and again after SIGNAL_PATH_RESET
 CLOCK_GYRO_X = 0x01  # (107) recommends a gyroscope's clock: 1 % off at most, the inner one 5 %
 GYRO_YZ_STANDBY = 0x03
 
@@ -42,8 +50,8 @@ BASE_HZ = 1000.0  # (25)
 
 FIFO_BYTES = 1024
 FRAME = 6
-# 170 frames leave 4 bytes: the next one overwrites the oldest bytes, and no frame begins where it
-# did. From there on the FIFO can only be thrown away.
+# (116): when it is full, the oldest bytes are overwritten. 170 frames leave 4 bytes: from here on
+# the next frame overwrites two bytes of the oldest; the newest still ends where the FIFO does.
 FIFO_FULL = FIFO_BYTES // FRAME * FRAME
 
 _SAMPLE = struct.Struct(">3h")
@@ -67,6 +75,7 @@ def settings(range_g: int, rate_hz: float, bandwidth_hz: int) -> Settings:
     writes = (
         (PWR_MGMT_1, CLOCK_GYRO_X),
         (PWR_MGMT_2, GYRO_YZ_STANDBY),
+        (INT_ENABLE, FIFO_OVERFLOW),
         (SMPLRT_DIV, divider),
         (CONFIG, DLPF_CFG[bandwidth_hz]),
         (ACCEL_CONFIG, AFS_SEL[range_g] << 3),

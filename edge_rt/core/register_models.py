@@ -70,9 +70,16 @@ class Mpu6050Model:
         self._registers[mpu.ACCEL_XOUT_H : mpu.ACCEL_XOUT_H + mpu.FRAME] = frame
         on = self._registers[mpu.USER_CTRL] & mpu.FIFO_ON
         if on and self._registers[mpu.FIFO_EN] & mpu.ACCEL_TO_FIFO:
-            self._fifo += frame
-            # (116): when full, the oldest bytes are lost; it counts bytes, not frames.
+            self.stray(frame)
+
+    def stray(self, data: bytes) -> None:
+        """Bytes go into the FIFO, whole frames or not."""
+        self._fifo += data
+        # (116): when full, the oldest bytes are lost; it counts bytes, not frames.
+        if len(self._fifo) > mpu.FIFO_BYTES:
             del self._fifo[: -mpu.FIFO_BYTES]
+            # (56): the status shows what is enabled.
+            self._registers[mpu.INT_STATUS] |= self._registers[mpu.INT_ENABLE] & mpu.FIFO_OVERFLOW
 
     def read(self, register: int, length: int) -> bytes:
         if register == mpu.FIFO_R_W:
@@ -82,14 +89,22 @@ class Mpu6050Model:
         self._registers[mpu.FIFO_COUNT_H : mpu.FIFO_COUNT_H + 2] = len(self._fifo).to_bytes(
             2, "big"
         )
-        return bytes(self._registers[(register + k) % 128] for k in range(length))
+        found = bytes(self._registers[(register + k) % 128] for k in range(length))
+        if register <= mpu.INT_STATUS < register + length:
+            self._registers[mpu.INT_STATUS] = 0  # (58)
+        return found
 
     def write(self, register: int, value: int) -> None:
+        if register == mpu.PWR_MGMT_1 and value & mpu.DEVICE_RESET:
+            self.power_on()
+            return
+        if register == mpu.SIGNAL_PATH_RESET:
+            return  # (104): write only; the sensors begin anew
         if register == mpu.USER_CTRL and value & mpu.FIFO_RESET:
             if not value & mpu.FIFO_ON:
                 self._fifo.clear()
             value &= ~mpu.FIFO_RESET
-        if register not in (mpu.WHO_AM_I, mpu.FIFO_R_W):
+        if register not in (mpu.WHO_AM_I, mpu.FIFO_R_W, mpu.INT_STATUS):
             self._registers[register] = value
 
 

@@ -21,6 +21,16 @@ class SignalRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     # the longest such run in SisFall is 0.01 s, in WEDA-FALL (rounded to 0.01 g) 0.52 s.
     frozen_s: float = 10.0
     not_finite_s: float = 2.0  # nothing but NaN or infinity
+    # At rest it must feel 1 g. Half seconds whose axes spread by less than this share of what it
+    # feels are rest; the mean of so many seconds of them decides. No calibration that `check` of
+    # core.calibration accepts is further off; a scale wrong by 2, or an axis at its rail, is.
+    rest_spread: float = 0.02
+    rest_s: float = 60.0
+    rest_low_g: float = 0.6
+    rest_high_g: float = 1.4
+    # Saturated samples, as a share of so long a time.
+    saturated_s: float = 60.0
+    saturated_share: float = 0.2
     # Non-wear: at least two of three axes spread less than 13 mg and range less than 50 mg over an
     # hour (van Hees et al. 2011, PLoS ONE 6(7):e22922). A sleeper's breath and turns exceed that.
     not_worn_s: float = 3600.0
@@ -56,6 +66,8 @@ class SignalHealth:
         self._value: Float32Array | None = None
         self._worn = True
         self._quiet = _Quiet()
+        self._rest = self._clipped = _Mean()
+        self._doubts: dict[str, str] = {}  # what whole spans of samples said: reason, detail
 
     def feed(self, block: SampleBlock) -> list[Change]:
         """Take samples, return what has changed: sensor_lost, sensor_back, not_worn.
@@ -75,8 +87,14 @@ class SignalHealth:
         self._waiting = []
         return self._update(t_s, acc_g)
 
+    @property
+    def broken(self) -> str:
+        """Why the samples are not the truth, as in `status`; empty while they may be."""
+        return self._broken or ""
+
     def status(self) -> dict[str, Any]:
-        """JSON-able: state (starting, ok, frozen, not_finite), worn, and shares of odd samples."""
+        """JSON-able: state (starting, ok, or why it is broken: not_finite,
+        frozen, implausible, saturated), worn, and shares of odd samples."""
         seen = max(1, self._samples)
         return {
             "signal": self._broken or ("ok" if self._samples else "starting"),
@@ -99,7 +117,8 @@ class SignalHealth:
         self._samples += len(acc_g)
         self._not_finite += int(len(good) - good.sum())
         usable = acc_g[good]
-        self._saturated += int((np.abs(usable) >= self._limit_g).any(axis=1).sum())
+        saturated = int((np.abs(usable) >= self._limit_g).any(axis=1).sum())
+        self._saturated += saturated
         stamps = t_s[np.isfinite(t_s)]
         before_s = self._newest_s
         if len(stamps):
@@ -108,7 +127,30 @@ class SignalHealth:
             self._first_s = self._finite_s = float(stamps.min()) if len(stamps) else 0.0
         if len(usable):
             self._finite_s = self._newest_s
+            self._weigh(usable, self._newest_s - before_s, saturated / len(usable))
         return self._broken_now(usable, before_s) + self._worn_now(usable)
+
+    def _weigh(self, usable: Float32Array, took_s: float, saturated: float) -> None:
+        """Whether what it feels can be: 1 g at rest, and seldom the end of its range."""
+        rules = self.rules
+        if not 0.0 < took_s < 10.0:  # the first samples, and those behind a gap
+            return
+        felt_g = float(np.linalg.norm(usable.mean(axis=0, dtype=np.float64)))
+        if usable.std(axis=0).max() <= rules.rest_spread * max(1.0, felt_g):
+            self._rest = self._rest.add(felt_g, took_s)
+        self._clipped = self._clipped.add(saturated, took_s)
+        if self._rest.s >= rules.rest_s:
+            mean_g, self._rest = self._rest.mean, _Mean()
+            if not rules.rest_low_g <= mean_g <= rules.rest_high_g:
+                self._doubts["implausible"] = f"at rest it feels {mean_g:.2f} g, not 1"
+            else:
+                self._doubts.pop("implausible", None)
+        if self._clipped.s >= rules.saturated_s:
+            share, self._clipped = self._clipped.mean, _Mean()
+            if share > rules.saturated_share:
+                self._doubts["saturated"] = f"{share:.0%} of it is at the end of its range"
+            else:
+                self._doubts.pop("saturated", None)
 
     def _broken_now(self, usable: Float32Array, before_s: float) -> list[Change]:
         now_s, rules = self._newest_s, self.rules
@@ -128,12 +170,16 @@ class SignalHealth:
             broken, detail = "not_finite", f"no finite sample for {rules.not_finite_s:g} s"
         elif self._frozen_since is not None and now_s - self._frozen_since >= rules.frozen_s:
             broken, detail = "frozen", f"the same value for {rules.frozen_s:g} s"
+        elif self._doubts:
+            broken, detail = next(iter(self._doubts.items()))
         if broken == self._broken or (broken is None and not len(usable)):
             return []
         before, self._broken = self._broken, broken
         data = {"sensor": "accelerometer", "reason": broken or before}
         if broken is None:
             return [Change("sensor_back", data)]
+        if before is not None:  # another reason is no second loss
+            return []
         return [Change("sensor_lost", {**data, "detail": detail})]
 
     def _worn_now(self, usable: Float32Array) -> list[Change]:
@@ -149,6 +195,20 @@ class SignalHealth:
             self._worn = False
             return [Change("not_worn", {"sensor": "accelerometer", "still_s": rules.not_worn_s})]
         return []
+
+
+class _Mean(NamedTuple):
+    """A mean over time."""
+
+    total: float = 0.0
+    s: float = 0.0
+
+    def add(self, value: float, seconds: float) -> _Mean:
+        return _Mean(self.total + value * seconds, self.s + seconds)
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.s
 
 
 class _Quiet:

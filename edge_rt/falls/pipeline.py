@@ -182,6 +182,11 @@ class FallPipeline:
         return self._machine
 
     @property
+    def broken(self) -> str:
+        """What is wrong with the samples, by a word; empty: nothing."""
+        return self._health.broken
+
+    @property
     def now_s(self) -> float:
         """The machine's clock: where its last hop or tick has brought it."""
         return self._machine.now_s

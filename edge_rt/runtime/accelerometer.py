@@ -38,12 +38,18 @@ class AccelerometerReader:
         self._on_end = on_end
         self._turned_s = time.monotonic()
         self._stopping = threading.Event()
+        self._again = threading.Event()
         self._thread = threading.Thread(target=self._run, name="accelerometer", daemon=True)
 
     def start(self) -> None:
         """Begin to read."""
         self._turned_s = time.monotonic()
         self._thread.start()
+
+    def reopen(self) -> None:
+        """Close the sensor and open it anew, which resets it: what it delivers is not the truth.
+        From any thread."""
+        self._again.set()
 
     def stuck_s(self) -> float:
         """How long ago the thread last turned, a failed try included; 0 once it has ended."""
@@ -61,7 +67,8 @@ class AccelerometerReader:
             try:
                 self._turned_s = time.monotonic()
                 self._source.open()
-                while not self._stopping.is_set():
+                self._again.clear()
+                while not (self._stopping.is_set() or self._again.is_set()):
                     self._turned_s = time.monotonic()
                     block = self._source.read(READ_TIMEOUT_S)
                     if block is not None:

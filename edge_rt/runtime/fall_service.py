@@ -24,6 +24,7 @@ from edge_rt.core.telemetry import FallTotals
 from edge_rt.core.types import Accelerometer, Announce, SampleBlock
 from edge_rt.falls.pipeline import Announcement, FallPipeline, Scorer
 from edge_rt.runtime.accelerometer import AccelerometerReader
+from edge_rt.runtime.fall_sensor import FallSensor
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +95,9 @@ class FallService:
         self._instrument = instrument
         self._inbox: queue.Queue[_Item] = queue.Queue(maxsize=MAX_WAITING)
         self._reader = AccelerometerReader(source, self._on_block, self._on_lost, self._on_end)
-        self._sensor: str = sensor  # then ok, lost, ended
-        self._detail = self._problem = ""
+        self._problem = ""
         now_s = monotonic()
+        self._sensor = FallSensor(sensor, now_s)
         self._turned_s = self._begun_s = self._block_s = self._saved_s = now_s
         # Our clock and the machine's when hops last moved it.
         self._hop_s, self._machine_s, self._hops = now_s, pipeline.now_s, pipeline.hops
@@ -200,7 +201,7 @@ class FallService:
 
     def has_samples(self) -> bool:
         """Whether usable samples come."""
-        return self._sensor == "ok"
+        return self._sensor.state == "ok"
 
     def watches(self) -> bool:
         """Whether the pipeline turns; a sensor that is absent is being looked for meanwhile."""
@@ -209,8 +210,8 @@ class FallService:
     def status(self) -> dict[str, Any]:
         """JSON-able view for the live status."""
         return {
-            "sensor": self._sensor,
-            "sensor_detail": self._detail,
+            "sensor": self._sensor.state,
+            "sensor_detail": self._sensor.detail,
             "blocks": self._blocks,
             "blocks_dropped": self._dropped,
             "problem": self._problem,
@@ -307,6 +308,8 @@ class FallService:
                 self._block_s = now_s
                 self._tell(self._pipeline.push(block))
                 self._note_hops(now_s)
+                if self._sensor.wants_reset(self._pipeline.broken, now_s):
+                    self._reader.reopen()
                 self._show(block)
             case ("command", (event, by), answer):
                 self._obey(event, by, answer, now_s)
@@ -317,35 +320,27 @@ class FallService:
             case ("swap", model, answer):
                 self._swap(model, answer)
             case ("sensor", (state, detail), _):
-                self._sensor_is(state, detail)
-        if self._sensor in ("ok", "starting"):
+                self._sensor.becomes(self._announce, state, detail)
+        if self._sensor.state in ("ok", "starting"):
             self._miss_hops(now_s)
 
     def _note_hops(self, now_s: float) -> None:
         if self._pipeline.hops != self._hops:
             self._hops = self._pipeline.hops
             self._hop_s, self._machine_s = now_s, self._pipeline.now_s
-            self._sensor_is("ok", "")
+            if not self._pipeline.broken:
+                self._sensor.tells_the_truth(self._announce)
 
     def _miss_hops(self, now_s: float) -> None:
         """A sensor whose samples cannot be used is as lost as a silent one."""
         if now_s - max(self._hop_s, self._begun_s) <= self._lost_s:
             return
         what = "no samples" if now_s - self._block_s > self._lost_s else "no usable samples"
-        self._sensor_is("lost", f"{what} for {self._lost_s:g} s")
+        self._sensor.becomes(self._announce, "lost", f"{what} for {self._lost_s:g} s")
 
     def _machine_time(self, now_s: float) -> float:
         """The machine's clock, had hops gone on."""
         return self._machine_s + (now_s - self._hop_s) * self._speed
-
-    def _sensor_is(self, state: str, detail: str) -> None:
-        before, self._sensor, self._detail = self._sensor, state, detail
-        if state == before:
-            return
-        if state == "lost":
-            self._announce("device", "sensor_lost", {"sensor": "accelerometer", "detail": detail})
-        elif before == "lost" and state == "ok":
-            self._announce("device", "sensor_back", {"sensor": "accelerometer"})
 
     def _obey(self, event: Event, by: str, answer: Future[dict[str, Any]], now_s: float) -> None:
         if not answer.set_running_or_notify_cancel():
@@ -389,7 +384,11 @@ class FallService:
 
     def _tell(self, announcements: list[Announcement]) -> None:
         for kind, what, data in announcements:
-            self._announce(kind, what, data)
+            if (kind, what) == ("device", "sensor_lost"):  # one loss is told once, whoever found it
+                why = {k: v for k, v in data.items() if k != "sensor"}
+                self._sensor.becomes(self._announce, "lost", **why)
+            elif (kind, what) != ("device", "sensor_back"):  # the next hop says so
+                self._announce(kind, what, data)
 
     def _keep(self, now_s: float) -> None:
         """Save a state that has changed, silent changes included."""
