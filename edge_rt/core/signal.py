@@ -28,9 +28,10 @@ class SignalRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     rest_s: float = 60.0
     rest_low_g: float = 0.6
     rest_high_g: float = 1.4
-    # Saturated samples, as a share of so long a time.
+    # Saturated samples, as a share of so long a time. Jogging in SisFall has 0.24 at +-2 g; an axis
+    # at its rail has 1.
     saturated_s: float = 60.0
-    saturated_share: float = 0.2
+    saturated_share: float = 0.5
     # Non-wear: at least two of three axes spread less than 13 mg and range less than 50 mg over an
     # hour (van Hees et al. 2011, PLoS ONE 6(7):e22922). A sleeper's breath and turns exceed that.
     not_worn_s: float = 3600.0
