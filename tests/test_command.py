@@ -157,6 +157,11 @@ def test_a_script_is_looked_at_like_its_interpreter(place: Path) -> None:
     (place / "siren").chmod(0o666)
     with pytest.raises(ConfigError, match="siren: others than root"):
         check_trusted(place / "config.toml", [argv])
+    (place / "siren").chmod(0o777)  # by whatever it may be run
+    with pytest.raises(ConfigError, match="siren: others than root"):
+        check_trusted(place / "config.toml", [["/usr/bin/nice", str(place / "siren")]])
+    (place / "siren").chmod(0o666)  # data
+    check_trusted(place / "config.toml", [["/usr/bin/touch", str(place / "siren")]])
 
 
 def test_programs_that_cannot_be_ended_do_not_pile_up() -> None:

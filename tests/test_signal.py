@@ -67,6 +67,18 @@ def test_one_stuck_axis_is_not_a_frozen_sensor(axes: int, said: list[str]) -> No
     assert wire.said == said
 
 
+@pytest.mark.parametrize(("step_g", "said"), [(0.0039, ["sensor_lost"]), (0.0156, [])])
+def test_a_coarse_sensor_that_lies_still_is_not_frozen(step_g: float, said: list[str]) -> None:
+    health, rng = SignalHealth(16.0), np.random.default_rng(1)
+    changes = []
+    for k in range(0, 6000, 10):
+        noise_g = 0.1 if k < 500 else 0.0  # put down after ten seconds
+        acc = np.round((rng.normal(0.0, noise_g, (10, 3)) + [0.0, 0.0, 1.0]) / step_g) * step_g
+        block = SampleBlock((k + np.arange(10)) / RATE_HZ, acc.astype(np.float32))
+        changes += [change.what for change in health.feed(block)]
+    assert changes == said
+
+
 def test_a_short_constant_stretch_is_nothing() -> None:
     wire = Wire()
     for _ in range(5):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -20,6 +21,7 @@ LOOK_S = 0.05  # between looks at a program that runs; so soon another wish ends
 TERM_S = 0.5  # between asking a program to end and ending it
 KILL_S = 1.0  # one in an uninterruptible call dies later; it is left behind then
 MAX_LEFT = 4  # so many may be left behind; an alarm would start another one with each try
+INTERPRETER = re.compile(r"(ba|da|z|k|tc|c)?sh$|busybox|env$|python|perl|ruby|node|lua|php|tclsh")
 MAX_LINKS = 40  # as the kernel's own bound (path_resolution(7))
 
 _left: list[subprocess.Popen[bytes]] = []
@@ -69,8 +71,9 @@ def check_trusted(config: Path, programs: Iterable[Sequence[str]]) -> None:
     service: raises ConfigError unless both, all folders above and all links on the way, are root's
     alone to write.
 
-    programs  each with its arguments: one that is a full path may be a script, and is looked at,
-              too. What a program itself reads or starts is not, nor a path inside an argument
+    programs  each with its arguments: a full path among them that can be run, or that an
+              interpreter is given, is looked at too. Data is not, nor what a program itself reads
+              or starts, nor a path inside an argument
     """
     for argv in programs:
         program = argv[0]
@@ -79,8 +82,10 @@ def check_trusted(config: Path, programs: Iterable[Sequence[str]]) -> None:
         if not os.path.isfile(program) or not os.access(program, os.X_OK):
             raise ConfigError(f"{config}: {program} is no program; correct [outputs]")
         _check_root_owned(os.path.join(os.getcwd(), config))
-        for path in filter(os.path.isabs, argv):
-            _check_root_owned(path)
+        interprets = INTERPRETER.match(os.path.basename(os.path.realpath(program)))
+        for path in argv:
+            if os.path.isabs(path) and (interprets or os.access(path, os.X_OK)):
+                _check_root_owned(path)
 
 
 def _check_root_owned(path: str) -> None:

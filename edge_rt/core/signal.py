@@ -20,6 +20,9 @@ class SignalRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     # Two axes and more that repeat one value, to the last digit. Noise alone moves a real sensor:
     # the longest such run in SisFall is 0.01 s, in WEDA-FALL (rounded to 0.01 g) 0.52 s.
     frozen_s: float = 10.0
+    # Values further apart than this hide the noise of a sensor that lies still, about 4 mg in the data
+    # sheets of the MPU-6050 and the ADXL345: then repeating says nothing, and only non-wear does.
+    coarse_g: float = 0.012
     not_finite_s: float = 2.0  # nothing but NaN or infinity
     # At rest it must feel 1 g. Half seconds whose axes spread by less than this share of what it
     # feels are rest; the mean of so many seconds of them decides. No calibration that `check` of
@@ -65,6 +68,7 @@ class SignalHealth:
         self._finite_s: float | None = None  # when a finite sample was last seen
         self._frozen_since: float | None = None
         self._value: Float32Array | None = None
+        self._step_g = np.inf  # the smallest difference between two samples that was ever seen
         self._worn = True
         self._quiet = _Quiet()
         self._rest = self._clipped = _Mean()
@@ -157,11 +161,12 @@ class SignalHealth:
         now_s, rules = self._newest_s, self.rules
         if len(usable):
             low, high = usable.min(axis=0), usable.max(axis=0)
+            self._note_step(usable)
             if self._value is not None:
                 low, high = np.minimum(low, self._value), np.maximum(high, self._value)
             same = int((low == high).sum())
             self._value = usable[-1].copy()
-            if same < 2:
+            if same < 2 or self.rules.coarse_g < self._step_g < np.inf:
                 self._frozen_since = None
             elif self._frozen_since is None:
                 self._frozen_since = before_s
@@ -182,6 +187,11 @@ class SignalHealth:
         if before is not None:  # another reason is no second loss
             return []
         return [Change("sensor_lost", {**data, "detail": detail})]
+
+    def _note_step(self, usable: Float32Array) -> None:
+        if self._step_g > self.rules.coarse_g:
+            steps = np.abs(np.diff(usable, axis=0))
+            self._step_g = min(self._step_g, float(steps.min(initial=np.inf, where=steps > 0.0)))
 
     def _worn_now(self, usable: Float32Array) -> list[Change]:
         if not len(usable) or self._broken:
