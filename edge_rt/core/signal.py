@@ -20,8 +20,8 @@ class SignalRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     # Two axes and more that repeat one value, to the last digit. Noise alone moves a real sensor:
     # the longest such run in SisFall is 0.01 s, in WEDA-FALL (rounded to 0.01 g) 0.52 s.
     frozen_s: float = 10.0
-    # Values further apart than this hide the noise of a sensor that lies still, about 4 mg in the data
-    # sheets of the MPU-6050 and the ADXL345: then repeating says nothing, and only non-wear does.
+    # Values further apart than this hide the noise of a sensor that lies still, about 4 mg in the
+    # data sheets of the MPU-6050 and the ADXL345: repeating says nothing then, only non-wear does.
     coarse_g: float = 0.012
     not_finite_s: float = 2.0  # nothing but NaN or infinity
     # At rest it must feel 1 g. Half seconds whose axes spread by less than this share of what it

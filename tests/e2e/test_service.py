@@ -201,7 +201,7 @@ def test_the_journal_has_fields(service: Service) -> None:
         )
     )
     assert entry["MESSAGE"].endswith("device.started") and entry["_SYSTEMD_UNIT"] == UNIT
-    assert entry["CODE_FILE"].endswith("daemon.py") and entry["PRIORITY"] == "6"
+    assert entry["CODE_FILE"].endswith("event_lines.py") and entry["PRIORITY"] == "6"
 
 
 def test_killed_it_runs_again_with_its_events(service: Service) -> None:
