@@ -533,7 +533,7 @@ def test_an_upgrade_keeps_state_and_goes_back_if_the_new_version_fails(
     assert code == 1 and "version 0.9.3 sees no sensor" in said, said
     assert "blind on purpose" in said and "went back to 0.9.1" in said, said
     assert service.status()["falls"]["sensor"] == "ok"
-    assert machine.shell("ls /tmp; ls /etc/systemd/system/*.new 2>/dev/null || true") == ""
+    assert machine.shell("ls -d /tmp/tmp.* /etc/systemd/system/*.new 2>/dev/null || true") == ""
     service.edge_rt("resolve")
 
 
