@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -59,6 +61,38 @@ def unit() -> dict[str, list[str]]:
             name, value = line.split("=", 1)
             found.setdefault(name, []).append(value)
     return found
+
+
+def test_nothing_that_fails_after_an_end_keeps_the_next_start_waiting() -> None:
+    """Without the dash systemd leaves out the lines that follow one that fails."""
+    lines = unit()["ExecStopPost"]
+    assert len(lines) == 2 and all(line.startswith("-") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("driver = 'iio'", True),
+        ('source = { driver = "iio" }', True),
+        ('# driver = "adxl345" and "iio"', False),
+        ('driver = "mpu6050"  # or "iio"', False),
+    ],
+)
+def test_setting_up_an_iio_sensor_asks_the_program_only_where_it_may_be_needed(
+    text: str, asked: bool, tmp_path: Path
+) -> None:
+    lines = (FOLDER / "systemd/edge-rt-sensor-setup.service").read_text().splitlines()
+    (condition,) = [line for line in lines if line.startswith("ExecCondition=")]
+    *command, place = shlex.split(condition.removeprefix("ExecCondition="))
+    assert place == "/etc/edge-rt/config.toml"
+    (tmp_path / "config.toml").write_text(f"[falls]\n{text}\n")
+    done = subprocess.run([*command, str(tmp_path / "config.toml")])
+    assert done.returncode == (0 if asked else 1)
+
+
+def test_no_profile_needs_it() -> None:
+    for path in PROFILES:
+        assert "iio" not in "".join(re.findall(r"^[^#\n]*", path.read_text(), re.M))
 
 
 def test_the_unit_never_gives_up_and_waits_longer_than_the_daemon_looks() -> None:

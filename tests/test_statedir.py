@@ -65,6 +65,17 @@ def test_who_holds_it_can_be_seen_without_taking_it(tmp_path: Path) -> None:
     assert held_by(tmp_path) is None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user: needs root")
+@pytest.mark.parametrize(("uid", "name"), [(65534, "nobody"), (64999, "'#64999'")])
+def test_root_leaves_no_files_in_a_folder_of_another_user(
+    tmp_path: Path, uid: int, name: str
+) -> None:
+    os.chown(tmp_path, uid, uid)
+    with pytest.raises(DaemonError, match=f"belongs to another user.*sudo -u {name} edge-rt"):
+        StateDir(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="state folder"):

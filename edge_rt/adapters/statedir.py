@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +19,8 @@ class StateDir:
 
     The folder is made if need be and is mode 0700 afterwards. The kernel drops the lock (flock(2))
     with the process, however that ends; programs that it starts do not inherit it.
-    Raises StorageError for a folder that cannot be used, DaemonError if another process has it.
+    Raises StorageError for a folder that cannot be used, DaemonError if another process has it or
+    root would use a folder of another user, who could not read what root leaves there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,6 +30,7 @@ class StateDir:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.stat().st_mode & 0o077:
                 path.chmod(0o700)
+            _refuse_root(path)
             handle = _open_lock(path / LOCK_NAME)
         except OSError as error:
             raise StorageError(
@@ -74,6 +77,22 @@ def held_by(path: Path) -> int | None:
         return None
     # It may have ended, and its number be another's by now.
     return owner if any(_is_same(one, lock) for one in opened) else None
+
+
+def _refuse_root(path: Path) -> None:
+    owner = path.stat().st_uid
+    if os.geteuid() == 0 != owner:
+        raise DaemonError(
+            f"{path}: belongs to another user, for whom files of root would be lost; call this as "
+            f"that user: sudo -u {_name(owner)} edge-rt ..."
+        )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # an account that is gone
+        return f"'#{uid}'"
 
 
 def _is_same(descriptor: Path, path: Path) -> bool:

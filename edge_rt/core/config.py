@@ -1,7 +1,7 @@
 """The configuration: frozen, typed, units in the names; an unknown key is an error.
 
-`parse_config` is pure; reading the file is the caller's. Every section has defaults, so the
-smallest valid file is an empty one: it watches a simulated wearer and opens no camera.
+`parse_config` is pure; reading the file is the caller's. Every section has defaults: without any of
+them a simulated wearer is watched and no camera opened.
 """
 
 from __future__ import annotations

@@ -60,11 +60,17 @@ CLOSE_S = 3.0  # systemd waits longer; a disk that takes longer than this is sic
 
 
 def load_config(path: Path) -> Config:
-    """Read a configuration file. Raises ConfigError, also when it cannot be read."""
+    """Read a configuration file. Raises ConfigError, also when it cannot be read or is empty: that
+    is what a power cut or a full disk leaves of one, and its defaults would watch nobody."""
     try:
-        config = parse_config(path.read_bytes(), str(path))
+        text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name a configuration file") from None
+    if not text.strip(b"\0 \t\r\n"):
+        raise ConfigError(
+            f"{path}: an empty file; bring it back from a copy, or copy a profile there"
+        )
+    config = parse_config(text, str(path))
     check_trusted(path, programs_of(config.outputs))
     return config
 

@@ -29,7 +29,7 @@ UNIT = "edge-rt.service"
 
 # Run inside the unit's sandbox, as its user; prints what each attempt came to.
 PROBE = """
-import ctypes, errno, json, mmap, os, socket, sys
+import ctypes, errno, json, mmap, os, socket, sys, time
 
 def attempt(act):
     try:
@@ -55,6 +55,12 @@ def suid():
     finally:
         os.unlink(path)
 
+def clock(modes):
+    libc = ctypes.CDLL(None, use_errno=True)
+    timex = (ctypes.c_uint * 64)(modes)
+    if libc.adjtimex(timex) < 0:
+        raise OSError(ctypes.get_errno(), "adjtimex")
+
 found = {
     "uid": os.getuid(),
     "groups": sorted(os.getgroups()),
@@ -74,6 +80,9 @@ found = {
     "suid": attempt(suid),
     "code": attempt(lambda: mmap.mmap(-1, 4096, prot=7).close()),
     "tunables": attempt(lambda: write("/proc/sys/kernel/core_pattern")),
+    "read clock": attempt(lambda: clock(0)),
+    "steer clock": attempt(lambda: clock(0x4000)),  # ADJ_TICK
+    "set clock": attempt(lambda: time.clock_settime(time.CLOCK_REALTIME, time.time())),
     "credentials": sorted(os.listdir(os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere"))),
 }
 with open(sys.argv[1] + "/probe.json", "w") as file:
@@ -90,7 +99,9 @@ class Service:
         self.wheel = container.shell("echo /mnt/edge_rt/*.whl").strip()
 
     def install(self, *options: str) -> tuple[int, str]:
-        command = ("/mnt/scripts/install", "--offline", "/mnt/wheels", *options)
+        # Whoever calls it may be used to keep files private.
+        private = ("sh", "-c", 'umask 077; exec "$@"', "sh")
+        command = (*private, "/mnt/scripts/install", "--offline", "/mnt/wheels", *options)
         return self.container.try_run(*command, timeout_s=INSTALL_S)
 
     def edge_rt(self, *arguments: str) -> str:
@@ -183,8 +194,11 @@ def test_it_is_installed_ready_and_says_so(service: Service) -> None:
 
 def test_a_second_call_changes_nothing(service: Service) -> None:
     pid = service.pid()
+    # Nor can just anybody keep it from running.
+    held = "setpriv --reuid=65534 --clear-groups flock /run/lock/edge-rt-install sleep 60"
+    service.container.shell(f"{held} >/dev/null 2>&1 & sleep 0.5")
     code, said = service.install("--wheel", service.wheel)
-    assert code == 0 and "nothing to do" in said
+    assert code == 0 and "nothing to do" in said, said
     assert service.pid() == pid
 
 
@@ -249,6 +263,8 @@ def test_however_it_ends_outputs_are_brought_to_rest_also_with_no_next_start(
     off = f"{STATE}/off"
     siren = {"driver": "command", "prealarm": ["/bin/true"], "alarm": ["/bin/true"]}
     outputs = {"siren": {**siren, "silence": ["/usr/bin/touch", off]}}
+    # Nothing there passes for a module of Python's.
+    machine.write(f"{STATE}/msgspec.py", "raise SystemExit(1)")
     alone = "[Service]\nRestart=no\nWatchdogSec=2s\nTimeoutAbortSec=1s\n"
     service.configure({**DEFAULT, "outputs": outputs}, alone)
     machine.wait(lambda: machine.try_run("test", "-e", off)[0] == 0, "outputs at rest")
@@ -257,7 +273,74 @@ def test_however_it_ends_outputs_are_brought_to_rest_also_with_no_next_start(
     ended = {"killed": "signal", "stands still": "watchdog"}[end]
     machine.wait(lambda: machine.show(UNIT, "Result")["Result"] == ended, "its end")
     machine.wait(lambda: machine.show(UNIT, "ActiveState")["ActiveState"] == "failed", "clean-up")
+    machine.run("rm", f"{STATE}/msgspec.py")
     assert machine.try_run("test", "-e", off)[0] == 0
+
+
+def test_a_python_that_is_gone_is_named_and_tried_ever_more_slowly(service: Service) -> None:
+    machine = service.container
+    service.configure(DEFAULT)
+    machine.shell("rm -f /run/edge-rt/ends")
+    python = "/opt/edge-rt/current/bin/python3.11"
+    # Not /usr/bin/python3: that is another one after an upgrade of the system.
+    assert machine.run("readlink", python).strip() == "/usr/bin/python3.11"
+    begun = machine.run("date", "+%s.%N").strip()
+    machine.shell(f"ln -sfn /usr/bin/python3.10 {python}")
+    service.kill(signal.SIGKILL, service.pid())
+
+    def ends() -> int:
+        return int(machine.shell("cut -d ' ' -f 1 /run/edge-rt/ends || echo 0").split()[-1])
+
+    machine.wait(lambda: ends() >= 5, "five ends")
+    said = machine.run("journalctl", "-t", "edge-rt", "-o", "cat", f"--since=@{begun}", "-p", "err")
+    assert "has no Python that runs it" in said and "run scripts/install again" in said
+    machine.shell(f"ln -sfn /usr/bin/python3.11 {python}")
+    machine.wait(service.is_ready, "the daemon")
+    assert ends() <= 8, "tried without a pause"
+    service.configure(DEFAULT)
+
+
+def test_a_sensor_that_the_kernel_drives_is_set_up_before_each_start(service: Service) -> None:
+    machine = service.container
+    setup = "edge-rt-sensor-setup.service"
+
+    def said(config: str) -> str:
+        machine.write(CONFIG, config)
+        machine.run("systemctl", "restart", UNIT)
+        grep = (
+            "journalctl",
+            "_SYSTEMD_INVOCATION_ID=" + machine.show(setup, "InvocationID")["InvocationID"],
+        )
+        return machine.run(*grep, "-o", "cat", "--no-pager")
+
+    assert "IIO" in said("[falls.source]\ndriver = 'iio'\n")
+    assert machine.show(setup, "Result")["Result"] == "exit-code"  # there is none in here
+    assert service.is_ready() and service.status()["falls"]["sensor"] != "ok"
+    said('# driver = "iio"\n[falls.source]\ndriver = "simulated"\n')
+    assert machine.show(setup, "Result")["Result"] == "exec-condition"
+    # One that hangs holds up the start for so long and no longer.
+    machine.write(
+        f"/run/systemd/system/{setup}.d/hangs.conf",
+        "[Service]\nExecStart=\nExecStart=/bin/sh -c 'trap \"\" TERM; sleep 60'\n"
+        "TimeoutStartSec=1s\n",
+    )
+    machine.run("systemctl", "daemon-reload")
+    said("[falls.source]\ndriver = 'iio'\n")
+    assert machine.show(setup, "Result")["Result"] == "timeout" and service.is_ready()
+    machine.run("rm", "-r", f"/run/systemd/system/{setup}.d")
+    service.configure(DEFAULT)
+    rules = machine.try_run("udevadm", "test", "/sys/class/mem/null")[1]
+    assert "/etc/udev/rules.d/70-edge-rt.rules" in rules
+    assert not [line for line in rules.splitlines() if "70-edge-rt.rules:" in line], rules
+
+
+def test_root_leaves_no_files_of_its_own_in_the_state(service: Service) -> None:
+    machine = service.container
+    machine.run("systemctl", "stop", UNIT)
+    code, said = machine.try_run("edge-rt", "factory-reset", "--yes", "--state-dir", STATE)
+    assert code == 5 and "sudo -u edge-rt edge-rt" in said, said
+    assert machine.run("find", STATE, "-user", "root") == ""
+    service.configure(DEFAULT)
 
 
 @pytest.fixture
@@ -349,6 +432,9 @@ def test_what_the_sandbox_lets_through(service: Service) -> None:
         "suid": "EPERM",
         "code": "EPERM",
         "tunables": "EROFS",
+        "read clock": "done",
+        "steer clock": "EPERM",
+        "set clock": "EPERM",
     }
 
 
@@ -367,8 +453,35 @@ def broken(source: Path) -> None:
     wheels.replace(
         source / "edge_rt/runtime/process.py",
         r"self\._notifier\.ready\(self\._words\(\)\)",
-        'raise EdgeRtError("broken on purpose; take another version")',
+        'time.sleep(2.0); raise EdgeRtError("broken on purpose; take another version")',
     )
+
+
+def blind(source: Path) -> None:
+    """Is ready, and does not see the sensor."""
+    renumbered(source, "0.9.3")
+    wheels.replace(
+        source / "edge_rt/adapters/accel_replay.py",
+        r"^    def open\(self\) -> None:$",
+        "    def open(self) -> None:\n"
+        "        from edge_rt.core.errors import SensorError\n"
+        "        raise SensorError('blind on purpose; take another version')\n"
+        "    def opened(self) -> None:",
+    )
+
+
+# An upgrade by somebody whose terminal goes away while the new version starts.
+GONE = """
+before=$(readlink /opt/edge-rt/current)
+mkfifo /run/terminal
+cat /run/terminal >/dev/null & terminal=$!
+/mnt/scripts/install --offline /mnt/wheels --wheel {wheel} >/run/terminal 2>&1 & install=$!
+until [ "$(readlink /opt/edge-rt/current)" != "$before" ]; do sleep 0.05; done
+kill $terminal
+for signal in HUP INT TERM PIPE; do kill -$signal $install; done
+wait $install || echo $?
+rm /run/terminal
+"""
 
 
 @pytest.fixture(scope="module")
@@ -401,8 +514,13 @@ def test_an_upgrade_keeps_state_and_goes_back_if_the_new_version_fails(
     assert [int(event["sequence"]) for event in events] == list(range(1, len(events) + 1))
     assert machine.try_run("test", "-d", first)[0] == 0, "nothing to go back to"
 
-    code, said = service.install("--wheel", later(broken))
-    assert code == 1, said
+    # A version that reached READY once and was damaged since is made anew.
+    machine.shell(f": >{first}/lib/python3.11/site-packages/edge_rt/core/config.py")
+    code, said = service.install("--wheel", service.wheel, "--no-start")
+    assert code == 0 and f"making {first}" in said, said
+
+    assert machine.shell(GONE.format(wheel=later(broken)), timeout_s=INSTALL_S).strip() == "1"
+    said = machine.run("journalctl", "-t", "edge-rt-install", "-o", "cat", "--no-pager")
     assert "version 0.9.2 did not become ready" in said and "broken on purpose" in said
     assert "went back to 0.9.1" in said
     status = service.status()
@@ -410,6 +528,12 @@ def test_an_upgrade_keeps_state_and_goes_back_if_the_new_version_fails(
     assert machine.run("readlink", "/opt/edge-rt/current").strip() == second
     assert service.events()[: len(events)] == events
     assert "0.9.2" not in machine.run("ls", "/opt/edge-rt")
+
+    code, said = service.install("--wheel", later(blind))
+    assert code == 1 and "version 0.9.3 sees no sensor" in said, said
+    assert "blind on purpose" in said and "went back to 0.9.1" in said, said
+    assert service.status()["falls"]["sensor"] == "ok"
+    assert machine.shell("ls -d /tmp/tmp.* /etc/systemd/system/*.new 2>/dev/null || true") == ""
     service.edge_rt("resolve")
 
 
@@ -451,7 +575,9 @@ def test_a_crash_loop_ends_in_a_degraded_daemon(service: Service, camera: dict[s
 
 
 @pytest.mark.release
-def test_uninstall_leaves_the_state_and_purge_nothing(service: Service) -> None:
+def test_uninstall_leaves_the_state_and_purge_nothing(
+    service: Service, later: Callable[[Callable[[Path], None]], str]
+) -> None:
     machine = service.container
     places = ("/opt/edge-rt", f"/etc/systemd/system/{UNIT}", "/usr/local/bin/edge-rt")
     kept = (CONFIG, f"{STATE}/events.db", f"{STATE}/templates.bin", "/etc/credstore")
@@ -459,6 +585,7 @@ def test_uninstall_leaves_the_state_and_purge_nothing(service: Service) -> None:
     machine.run("/mnt/scripts/uninstall", "--dry-run")
     assert service.is_ready()
     machine.run("/mnt/scripts/uninstall")
+    assert machine.try_run("test", "-e", DROP_IN)[0] == 0, "what an administrator wrote is gone"
     assert [path for path in places if machine.try_run("test", "-e", path)[0] == 0] == []
     assert [path for path in kept if machine.try_run("test", "-e", path)[0] != 0] == []
     assert machine.try_run("systemctl", "is-active", UNIT)[1].strip() == "inactive"
@@ -474,3 +601,10 @@ def test_uninstall_leaves_the_state_and_purge_nothing(service: Service) -> None:
     ]
     assert [path for path in left.split() if path.startswith("/opt/edge_rt-") is False] == []
     assert machine.try_run("id", "edge-rt")[0] != 0
+
+    # A first installation that fails is off, and says so.
+    code, said = service.install("--wheel", later(broken))
+    assert code == 1 and "broken on purpose" in said, said
+    assert "this was the first installation" in said and "nothing is watched" in said
+    shown = machine.show(UNIT, "ActiveState", "UnitFileState")
+    assert (shown["UnitFileState"], service.is_ready()) == ("disabled", False)
