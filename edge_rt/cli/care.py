@@ -119,7 +119,7 @@ def factory_reset(
 def _load(config_path: Path | None) -> Config:
     if config_path is None:
         return Config()
-    from edge_rt.runtime.daemon import load_config
+    from edge_rt.runtime.config_file import load_config
 
     return load_config(config_path)
 

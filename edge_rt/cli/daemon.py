@@ -36,7 +36,7 @@ def ask(run_dir: Path, command: str, as_json: bool, said: str, **arguments: Any)
 def run(ctx: click.Context, config_path: Path, check: bool) -> None:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
     if check:
-        from edge_rt.runtime.daemon import load_config
+        from edge_rt.runtime.config_file import load_config
         from edge_rt.runtime.preflight import preflight
 
         preflight(load_config(config_path))

@@ -33,7 +33,7 @@ def accelerometer(
     """Offsets and scales from gravity. The daemon may run; without it, give --config."""
     from edge_rt.core.calibration import Positions, Rest
     from edge_rt.runtime.calibrating import calibrate as run
-    from edge_rt.runtime.daemon import load_config
+    from edge_rt.runtime.config_file import load_config
 
     config = load_config(config_path) if config_path is not None else None
 
@@ -66,7 +66,7 @@ def accelerometer(
 @options.as_json
 def sensor_setup(config_path: Path, group: str, as_json: bool) -> None:
     """As root, before the daemon starts: range, rate, trigger and buffer of an IIO device."""
-    from edge_rt.runtime.daemon import load_config
+    from edge_rt.runtime.config_file import load_config
     from edge_rt.runtime.sensor_setup import set_up_sensor
 
     falls = load_config(config_path).falls

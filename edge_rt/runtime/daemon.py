@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_rt import __version__
-from edge_rt.adapters.command import check_trusted
 from edge_rt.adapters.eventlog import Draft, EventLog
 from edge_rt.adapters.readahead import read_through
 from edge_rt.adapters.statedir import StateDir
-from edge_rt.core.config import Config, parse_config
+from edge_rt.core.config import Config
 from edge_rt.core.crash_loop import Mode
-from edge_rt.core.errors import ConfigError, StorageError, in_words
+from edge_rt.core.errors import StorageError, in_words
 from edge_rt.core.fall_table import OPEN, State
-from edge_rt.core.pin_config import programs_of
 from edge_rt.core.wire import source_of
 from edge_rt.runtime.clock import clock_trusted
 from edge_rt.runtime.commands import FALLS, Commands
@@ -57,22 +55,6 @@ log = logging.getLogger(__name__)
 FIRST_EVENT_S = 0.5
 SLOW_S = 1.0  # the fall thread turns ten times a second
 CLOSE_S = 3.0  # systemd waits longer; a disk that takes longer than this is sick
-
-
-def load_config(path: Path) -> Config:
-    """Read a configuration file. Raises ConfigError, also when it cannot be read or is empty: that
-    is what a power cut or a full disk leaves of one, and its defaults would watch nobody."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; name a configuration file") from None
-    if not text.strip(b"\0 \t\r\n"):
-        raise ConfigError(
-            f"{path}: an empty file; bring it back from a copy, or copy a profile there"
-        )
-    config = parse_config(text, str(path))
-    check_trusted(path, programs_of(config.outputs))
-    return config
 
 
 class Daemon:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge_rt.core.config import Config
 from edge_rt.core.errors import EdgeRtError, StorageError
-from edge_rt.runtime.daemon import load_config
+from edge_rt.runtime.config_file import load_config
 from edge_rt.runtime.outputs_kept import kept_outputs
 from edge_rt.runtime.room import Room
 

@@ -17,7 +17,8 @@ from edge_rt.core.errors import EdgeRtError, in_words
 from edge_rt.core.status_line import status_line
 from edge_rt.core.turning import late
 from edge_rt.runtime.compose_updates import make_trier
-from edge_rt.runtime.daemon import Daemon, load_config
+from edge_rt.runtime.config_file import load_config
+from edge_rt.runtime.daemon import Daemon
 from edge_rt.runtime.logs import set_up
 
 log = logging.getLogger(__name__)

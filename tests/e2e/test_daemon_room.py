@@ -15,7 +15,7 @@ import pytest
 from daemons import Running, daemon
 
 from edge_rt.core.errors import ConfigError, DaemonError, EdgeRtError
-from edge_rt.runtime.daemon import load_config
+from edge_rt.runtime.config_file import load_config
 from edge_rt.runtime.exercise import exercise
 
 

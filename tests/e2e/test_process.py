@@ -21,8 +21,8 @@ from edge_rt.adapters.statefile import StateFile
 from edge_rt.core.crash_loop import BARE_AT, DELAYS_S, SPARE_AT
 from edge_rt.core.toml import write_toml
 from edge_rt.runtime.client import Client
+from edge_rt.runtime.config_file import load_config
 from edge_rt.runtime.crash_guard import CrashGuard
-from edge_rt.runtime.daemon import load_config
 from edge_rt.runtime.protocol import socket_path
 
 CONFIG = {"falls": {"source": {"driver": "simulated", "scene": "walking"}}}
