@@ -133,7 +133,24 @@ def test_a_device_that_goes_while_it_is_polled(tree: IioTree) -> None:
     assert sensor.read(0.5) is not None
     (folder / "in_accel_y_raw").write_text("")  # what an unbound driver's file holds is no number
     with pytest.raises(SensorError, match="in_accel_y_raw"):
-        sensor.read(0.5)
+        for _ in range(7):
+            assert sensor.read(0.5) is None
+    sensor.close()
+
+
+def test_a_poll_that_fails_is_left_out(tree: IioTree) -> None:
+    folder, time = tree.device(), DrivenTime()
+    sensor = accel(tree, time, mode="poll")
+    sensor.open()
+    assert sensor.read(0.5) is not None
+    (folder / "in_accel_y_raw").write_text("")
+    for _ in range(3):
+        assert sensor.read(0.5) is None
+    (folder / "in_accel_y_raw").write_text("5")
+    block = sensor.read(0.5)
+    assert block is not None and len(block.t_s) == 10
+    assert block.t_s[0] == pytest.approx(time.now_s - 0.09)  # the gap is one
+    assert sensor.status()["failed_polls"] == 30
     sensor.close()
 
 
@@ -159,7 +176,13 @@ ON = {f"scan_elements/in_{name}_en": 1 for name in ("accel_x", "accel_y", "accel
 
 @pytest.fixture
 def buffered(tree: IioTree) -> Iterator[tuple[IioTree, int]]:
-    tree.device(**ON, buffer__enable=1, in_accel_scale=G16, sampling_frequency=100)
+    tree.device(
+        **ON,
+        buffer__enable=1,
+        in_accel_scale=G16,
+        sampling_frequency=100,
+        current_timestamp_clock="monotonic",
+    )
     handle = tree.pipe()
     yield tree, handle
     os.close(handle)
@@ -193,19 +216,22 @@ def test_scans_carry_the_kernels_time_stamps(buffered: tuple[IioTree, int]) -> N
     sensor.close()
 
 
-def test_scans_without_stamps_are_stamped_by_their_number(tree: IioTree) -> None:
-    on = {**ON, "scan_elements/in_timestamp_en": 0}
+@pytest.mark.parametrize("stamps", ["none", "realtime"])
+def test_scans_without_stamps_are_stamped_by_their_number(tree: IioTree, stamps: str) -> None:
+    """The wall clock jumps: its stamps are none."""
+    on = {**ON, "scan_elements/in_timestamp_en": int(stamps != "none")}
     tree.device(**on, buffer__enable=1, in_accel_scale=G16, sampling_frequency=100)
+    scan = struct.pack(">3h", 0, 0, 2048) + (b"\0\0" + bytes(8) if stamps != "none" else b"")
     handle, time = tree.pipe(), DrivenTime()
     sensor = accel(tree, time)
     sensor.open()
-    stamps = []
+    found = []
     for _ in range(30):
-        os.write(handle, struct.pack(">3h", 0, 0, 2048) * 10)
+        os.write(handle, scan * 10)
         block = sensor.read(0.1)
         assert block is not None
-        stamps.append(block.t_s)
-    assert np.diff(np.concatenate(stamps)) == pytest.approx(np.full(299, 0.01), rel=0.1)
+        found.append(block.t_s)
+    assert np.diff(np.concatenate(found)) == pytest.approx(np.full(299, 0.01), rel=0.1)
     sensor.close()
     os.close(handle)
 

@@ -134,6 +134,14 @@ def test_a_still_minute_is_a_minute_and_still() -> None:
     assert len(positions.found) == 1
 
 
+def test_a_frozen_sensor_is_not_calibrated() -> None:
+    positions = Positions(six=False)
+    block = SampleBlock(np.arange(7000) / 100.0, np.full((7000, 3), 0.5, np.float32))
+    with pytest.raises(SensorError, match="the same value for a minute"):
+        positions.feed(block)
+    assert not positions.done
+
+
 def test_samples_that_are_no_numbers_are_no_rest() -> None:
     still = Stillness(1.0)
     blocks = stream([(np.full(3, np.nan), 3.0, 0.0)])

@@ -59,16 +59,19 @@ def test_the_daemon_finds_nothing_left_to_write(tree: IioTree, rate_hz: float) -
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == stamps
 
 
-def test_its_own_trigger_starts_its_buffer(tree: IioTree) -> None:
-    folder = tree.device(2)
+@pytest.mark.parametrize(
+    ("name", "trigger"), [("mpu6050", "mpu6050-dev2"), ("lis3dh", "lis3dh-trigger")]
+)
+def test_its_own_trigger_starts_its_buffer(tree: IioTree, name: str, trigger: str) -> None:
+    folder = tree.device(2, name=name)
     tree.trigger("sysfstrig0")
-    tree.trigger("mpu6050-dev2", 1)
+    tree.trigger(trigger, 1)
     handle = tree.pipe(2)
     os.write(handle, b"\0" * 16)  # its first scan
     said = set_up(tree)
     os.close(handle)
-    assert said[-1].startswith("buffered at trigger mpu6050-dev2")
-    assert read(folder, "trigger/current_trigger") == "mpu6050-dev2"
+    assert said[-1].startswith(f"buffered at trigger {trigger}")
+    assert read(folder, "trigger/current_trigger") == trigger
     assert read(folder, "current_timestamp_clock") == "monotonic"
     assert (read(folder, "buffer/length"), read(folder, "buffer/enable")) == ("200", "1")
     enabled = [p.name for p in (folder / "scan_elements").glob("*_en") if p.read_text() == "1"]
@@ -98,6 +101,24 @@ def test_triggers_that_are_not_there(tree: IioTree) -> None:
         set_up(tree, trigger="x")
     with pytest.raises(SensorError, match="modprobe iio-trig-hrtimer"):
         set_up(tree, trigger="timer")
+
+
+def test_a_trigger_whose_owner_is_not_certain_is_left_alone(tree: IioTree) -> None:
+    tree.device(0, name="lis3dh")
+    tree.device(1, name="lis3dh")
+    tree.trigger("lis3dh-trigger")
+    assert set_up(tree, device="iio:device1")[-1] == "polled"
+
+
+def test_at_a_timer_the_device_samples_faster_as_at_polls(tree: IioTree) -> None:
+    folder = tree.device()
+    timer = tree.trigger("edge-rt")
+    handle = tree.pipe()
+    os.write(handle, b"\0" * 16)
+    assert "buffered at trigger edge-rt" in set_up(tree, trigger="timer", rate_hz=100.0)[-1]
+    os.close(handle)
+    assert read(timer, "sampling_frequency") == "100"
+    assert read(folder, "sampling_frequency") == "200"
 
 
 def test_a_group_that_is_not_there(tree: IioTree) -> None:

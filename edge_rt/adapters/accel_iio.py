@@ -29,6 +29,7 @@ from edge_rt.core.types import FloatArray, SampleBlock
 
 SYS, DEV = Path("/sys/bus/iio/devices"), Path("/dev")
 BLOCK_S = 0.1  # both ways hand over about so much at once
+RETRY_S = 0.5  # a poll that fails may be one transfer on the bus
 SILENT_S = 1.0  # well within the 2 s in which a lost sensor has to show
 RATE_SHARE = 0.12  # a chip's clock may be off by this much, see core.fifo_clock
 MAX_SCANS = 1024  # of one read: ten seconds at 100 Hz
@@ -109,6 +110,7 @@ class IioCounters(msgspec.Struct):
     samples: int = 0
     opened: int = 0
     late_polls: int = 0  # polls that came more than a period late
+    failed_polls: int = 0
 
 
 class IioAccelerometer:
@@ -137,6 +139,7 @@ class IioAccelerometer:
         self._files: list[int] = []
         self._layout: Layout | None = None  # of the buffer; None while polling
         self._rest = b""  # of a scan that came in part
+        self._stamped = False  # by the kernel, on our clock
         self._times = FifoClock(source.rate_hz)
         self._offset, self._gain = np.zeros(3), np.eye(3)
         self._due_s = self._heard_s = 0.0
@@ -229,8 +232,9 @@ class IioAccelerometer:
 
     # ---- polling ----
 
-    def _poll(self, folder: IioFolder) -> SampleBlock:
-        """Samples of BLOCK_S, one at a time; each is stamped with the middle of its reads."""
+    def _poll(self, folder: IioFolder) -> SampleBlock | None:
+        """Samples of BLOCK_S, one at a time; each is stamped with the middle of its reads. One that
+        cannot be read is left out; raises SensorError when none can for RETRY_S."""
         period_s = 1.0 / self.rate_hz
         t_s, raw = [], []
         for _ in range(max(1, round(BLOCK_S * self.rate_hz))):
@@ -238,13 +242,21 @@ class IioAccelerometer:
             if left_s > 0:
                 self._sleep(left_s)
             before_s = self._clock()
-            raw.append([self._count(folder, axis) for axis in range(3)])
-            t_s.append((before_s + self._clock()) / 2)
+            try:
+                counts = [self._count(folder, axis) for axis in range(3)]
+            except SensorError:
+                self.counters.failed_polls += 1
+                if before_s - self._heard_s > RETRY_S:
+                    raise
+            else:
+                raw.append(counts)
+                self._heard_s = self._clock()
+                t_s.append((before_s + self._heard_s) / 2)
             self._due_s += period_s
             if self._due_s < before_s:  # too late for the grid: begin a new one
                 self.counters.late_polls += 1
                 self._due_s = before_s + period_s
-        return self._block(np.array(t_s), np.array(raw, np.float64))
+        return self._block(np.array(t_s), np.array(raw, np.float64)) if raw else None
 
     def _count(self, folder: IioFolder, axis: int) -> int:
         try:
@@ -264,6 +276,11 @@ class IioAccelerometer:
         except OSError as error:
             raise folder.error(str(path), error) from None
         self._files, self._layout = [handle], layout
+        # The kernel's default is the wall clock, which jumps.
+        clock = "current_timestamp_clock"
+        self._stamped = "in_timestamp" in layout.offsets and (
+            folder.has(clock) and folder.text(clock) == "monotonic"
+        )
         # What has waited since nobody read is stale, and has a hole behind it.
         while self._pull(folder, layout):
             pass
@@ -284,7 +301,7 @@ class IioAccelerometer:
         if not whole:
             return None
         raw = [channel(layout, f"in_accel_{axis}", data[:whole]) for axis in AXES]
-        if "in_timestamp" in layout.offsets:
+        if self._stamped:
             t_s = channel(layout, "in_timestamp", data[:whole]) * 1e-9
         else:
             t_s = self._times.stamp(len(raw[0]), before_s, after_s)

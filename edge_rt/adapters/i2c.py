@@ -72,7 +72,8 @@ class I2cBus:
                 self._bus.i2c_rdwr(i2c_msg.write(address, [register]), answer)
                 data = bytes(answer)
         except OSError as error:
-            self._fail(error, address)
+            long = length > SMBUS_BLOCK
+            self._fail(error, address, "or set transfers = 'smbus' for this bus" if long else "")
         if len(data) != length:
             raise SensorError(
                 f"{self._path}: {len(data)} of {length} bytes came from 0x{address:02x}; "
@@ -84,7 +85,7 @@ class I2cBus:
         """Let go of the bus; safe to call twice."""
         self._bus.close()
 
-    def _fail(self, error: OSError, address: int) -> NoReturn:
+    def _fail(self, error: OSError, address: int, remedy: str = "") -> NoReturn:
         who = f"{self._path}, chip 0x{address:02x}"
         if error.errno == errno.EBUSY:
             raise SensorError(
@@ -93,8 +94,9 @@ class I2cBus:
         if error.errno in _ABSENT:
             raise SensorError(
                 f"{who}: no answer ({error.strerror}); check power, wiring and address"
+                f"{f', {remedy}' if remedy else ''}"
             ) from None
-        raise SensorError(f"{who}: {error.strerror}; see dmesg") from None
+        raise SensorError(f"{who}: {error.strerror}; {remedy or 'see dmesg'}") from None
 
 
 def _opening(error: OSError, path: str) -> str:

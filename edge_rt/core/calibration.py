@@ -139,7 +139,10 @@ class Stillness:
         self._acc_g: FloatArray = np.zeros((0, 3))
 
     def feed(self, block: SampleBlock) -> Rest | None:
-        """The position, once it was held long enough; then it begins to look anew."""
+        """The position, once it was held long enough; then it begins to look anew.
+
+        Raises SensorError for a minute of one and the same value.
+        """
         t_s = np.concatenate((self._t_s, block.t_s))
         acc_g: FloatArray = np.concatenate((self._acc_g, block.acc_g.astype(np.float64)))
         if not len(t_s):
@@ -150,6 +153,11 @@ class Stillness:
         self._t_s, self._acc_g = t_s, acc_g
         if not whole or not acc_g.std(axis=0).max() <= STILL_STD_G:  # also when it is no number
             return None
+        if self._hold_s >= MINUTE_S and not np.ptp(acc_g, axis=0).any():
+            raise SensorError(
+                "the same value for a minute: the sensor is frozen, turn its power off and on; one "
+                "that is too coarse to show its noise is calibrated on its six sides"
+            )
         mean_g: FloatArray = acc_g.mean(axis=0)
         self._t_s, self._acc_g = np.zeros(0), np.zeros((0, 3))
         return Rest(mean_g, side_up(mean_g))

@@ -45,7 +45,8 @@ def set_up_sensor(
         folder.write("buffer/enable", 0)
     device.set_range(source.range_g)
     trigger = None if source.mode == "poll" else _trigger(source, folder, sys_root, timers)
-    device.set_rate(source.rate_hz, polled=trigger is None)
+    # A timer looks at the device as a poll does: at its own rate it would see some samples twice.
+    device.set_rate(source.rate_hz, polled=trigger in (None, TIMER_NAME))
     if trigger is None:
         if source.mode == "buffer":
             raise SensorError(
@@ -97,9 +98,12 @@ def _trigger(source: IioSource, folder: IioFolder, sys_root: Path, timers: Path)
                 f"IIO: no trigger {source.trigger!r}; there is {', '.join(there) or 'none'}"
             )
         return source.trigger
-    # Drivers name a device's own trigger after it: mpu6050-dev0.
+    # Drivers name a device's own trigger after it, mpu6050-dev0; those of ST without its number,
+    # lis3dh-trigger, which says whose it is while there is one of that name.
     own = f"{folder.name}-dev{folder.path.name.removeprefix('iio:device')}"
-    return own if own in there else None
+    alike = sum(IioFolder(path).name == folder.name for path in sys_root.glob("iio:device*"))
+    names = (own, f"{folder.name}-trigger") if alike == 1 else (own,)
+    return next((name for name in names if name in there), None)
 
 
 def _start_buffer(source: IioSource, folder: IioFolder, trigger: str) -> None:
