@@ -24,6 +24,7 @@ from edge_rt.core.errors import ConfigError
 from edge_rt.core.shadow import LEAST_BLOCKS
 from edge_rt.core.toml import write_toml
 from edge_rt.core.update_config import SHADOW_BLOCKS
+from edge_rt.runtime.daemon import load_config
 
 
 def test_an_empty_file_is_a_valid_configuration() -> None:
@@ -134,3 +135,12 @@ def test_the_examples_of_the_guides_are_valid(repository: Path, guide: str) -> N
     assert len(blocks) >= 2
     for block in blocks:
         parse_config(block, guide)
+
+
+@pytest.mark.parametrize("left", [b"", b" \n", b"\0" * 512])
+def test_an_empty_file_is_no_configuration(tmp_path: Path, left: bytes) -> None:
+    """What a power cut leaves of one; its defaults would watch a simulated wearer."""
+    path = tmp_path / "config.toml"
+    path.write_bytes(left)
+    with pytest.raises(ConfigError, match="an empty file; bring it back"):
+        load_config(path)
