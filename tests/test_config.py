@@ -24,7 +24,7 @@ from edge_rt.core.errors import ConfigError
 from edge_rt.core.shadow import LEAST_BLOCKS
 from edge_rt.core.toml import write_toml
 from edge_rt.core.update_config import SHADOW_BLOCKS
-from edge_rt.runtime.daemon import load_config
+from edge_rt.runtime.config_file import load_config
 
 
 def test_an_empty_file_is_a_valid_configuration() -> None:

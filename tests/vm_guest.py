@@ -317,9 +317,8 @@ def by_the_kernel(body: Chip) -> None:
     (bus / "delete_device").write_text(f"0x{chip.ADDRESS:02x}")
     wait(lambda: seen(before, "device.sensor_lost", "accelerometer"), "the loss of the device")
     (bus / "new_device").write_text(f"mpu6050 0x{chip.ADDRESS:02x}")
-    run("/usr/local/bin/edge-rt", "sensor-setup", "--config", str(CONFIG), "--group", "edge-rt")
     wait(lambda: seen(before, "device.sensor_back", "accelerometer"), "the return of the device")
-    held("IIO device removed and back, after sensor-setup: sensor_lost, sensor_back")
+    held("IIO device removed and back, set up by udev: sensor_lost, sensor_back")
     run("systemctl", "stop", UNIT)
     (bus / "delete_device").write_text(f"0x{chip.ADDRESS:02x}")
 
