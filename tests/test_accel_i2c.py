@@ -23,6 +23,7 @@ from edge_rt.core.config import BusFault
 from edge_rt.core.errors import SensorError
 from edge_rt.core.register_models import Adxl345Model, Mpu6050Model, RegisterModel
 from edge_rt.core.types import SampleBlock
+from edge_rt.runtime.accelerometer import BACKOFF_S
 
 BLOCKS = pytest.mark.parametrize("max_block", [32, 512])
 
@@ -459,6 +460,35 @@ def test_the_mpu6050_is_reset_before_it_is_set_up() -> None:
     fresh = Mpu6050Model()
     Bench(Mpu6050(0x68, 16, 100.0, 44), fresh, np.zeros((1, 3)), 100.0).accel.open()
     assert chip.read(0x19, 0x72 - 0x19) == fresh.read(0x19, 0x72 - 0x19)
+
+
+def test_a_chip_that_never_ends_its_reset_is_set_up_all_the_same() -> None:
+    class Stub(Mpu6050Model):  # as the kernel's i2c-stub: what is written stands there
+        def write(self, register: int, value: int) -> None:
+            if value == mpu6050.DEVICE_RESET:
+                self._registers[register] = value
+            else:
+                super().write(register, value)
+
+    bench = Bench(Mpu6050(0x68, 16, 100.0, 44), Stub(), np.zeros((1, 3)), 100.0)
+    begun_s = bench.time.now_s
+    bench.accel.open()
+    assert bench.time.now_s - begun_s == pytest.approx(mpu6050.RESET_S, abs=0.02)
+
+
+@BOTH
+def test_a_blink_of_the_power_at_the_impact_costs_a_fifth_of_a_second(name: str) -> None:
+    bench, truth = opened(name)
+    bench.run(2.0)
+    bench.chip.power_on()
+    with pytest.raises(SensorError, match="was set to"):
+        bench.run(9.0)
+    bench.accel.close()
+    bench.time.sleep(BACKOFF_S[0])
+    bench.accel.open()
+    bench.run(2.0)
+    at = places(bench.acc_g, truth)
+    assert (np.diff(at) > 0).all() and np.diff(at).max() <= 35
 
 
 def test_every_register_of_the_adxl345_is_put_to_a_known_value() -> None:

@@ -56,7 +56,7 @@ def import_alone(module: str) -> dict[str, Any]:
         (
             "edge_rt.runtime.process",
             HEAVY | {"click", "http.server", "unittest", "importlib.metadata"},
-            350,
+            360,
             40.0,
         ),
     ],

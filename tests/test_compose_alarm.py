@@ -223,11 +223,12 @@ def test_help_that_is_called_for_during_a_start_is_an_alarm(
             raise ConfigError("nothing comes of this start")
 
     try:
+        daemon.begin()
         if fails:
             with pytest.raises(ConfigError):
-                daemon.start(press)
+                daemon.start(pause=press)
         else:
-            daemon.start(press)
+            daemon.start(pause=press)
             until(lambda: daemon.status()["falls"]["state"] == "alarm", "the alarm's state")
             until(loud, "the siren")
     finally:

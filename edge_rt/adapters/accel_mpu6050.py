@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from edge_rt.core import mpu6050 as chip
@@ -40,15 +41,21 @@ class Mpu6050:
     def set_up(self, bus: Bus, sleep: Callable[[float], None]) -> None:
         """Check who answers, reset it, set everything, read it back, empty the FIFO."""
         self._identify(bus)
-        bus.write_byte(self.address, chip.PWR_MGMT_1, chip.DEVICE_RESET)
-        sleep(chip.RESET_S)
-        bus.write_byte(self.address, chip.SIGNAL_PATH_RESET, chip.ALL_PATHS)
-        sleep(chip.RESET_S)
+        self._reset(bus, sleep)
         for register, value in self._settings.writes:
             bus.write_byte(self.address, register, value)
         if self.fifo:
             self.restart(bus)
         self.verify(bus)
+
+    def _reset(self, bus: Bus, sleep: Callable[[float], None]) -> None:
+        """A fall may be going on: no longer than it takes. What comes of it is read back later."""
+        bus.write_byte(self.address, chip.PWR_MGMT_1, chip.DEVICE_RESET)
+        for _ in range(round(chip.RESET_S / chip.RESET_STEP_S)):
+            sleep(chip.RESET_STEP_S)
+            with contextlib.suppress(SensorError):  # it may not answer meanwhile
+                if not bus.read_byte(self.address, chip.PWR_MGMT_1) & chip.DEVICE_RESET:
+                    return
 
     def verify(self, bus: Bus) -> None:
         """Identity and settings; a chip that lost power for a moment has forgotten them."""

@@ -24,7 +24,6 @@ FIFO_EN = 0x23  # (35) bit 3: acceleration goes into the FIFO
 INT_ENABLE = 0x38  # (56) bit 4 FIFO_OFLOW_EN
 INT_STATUS = 0x3A  # (58) bit 4 FIFO_OFLOW_INT; reading it clears it
 ACCEL_XOUT_H = 0x3B  # (59) three big-endian words; read in one burst they are of one sample
-SIGNAL_PATH_RESET = 0x68  # (104) bits 2..0 gyroscope, accelerometer, temperature
 USER_CTRL = 0x6A  # (106) bit 6 FIFO_EN, bit 2 FIFO_RESET, which clears itself
 PWR_MGMT_1 = (
     0x6B  # (107) bit 7 DEVICE_RESET, bit 6 SLEEP, set after power-on; bits 2..0 clock source
@@ -38,8 +37,9 @@ ACCEL_TO_FIFO = 0x08
 FIFO_ON, FIFO_RESET = 0x40, 0x04
 FIFO_OVERFLOW = 0x10
 DEVICE_RESET, ASLEEP = 0x80, 0x40
-ALL_PATHS = 0x07
-RESET_S = 0.1  # (107): after DEVICE_RESET, and again after SIGNAL_PATH_RESET
+# (107): DEVICE_RESET clears itself once it is done; at most that long. What (104) resets is among
+# it: the map asks for both, and for waiting, on SPI only.
+RESET_S, RESET_STEP_S = 0.1, 0.01
 CLOCK_GYRO_X = 0x01  # (107) recommends a gyroscope's clock: 1 % off at most, the inner one 5 %
 GYRO_YZ_STANDBY = 0x03
 

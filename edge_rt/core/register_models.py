@@ -98,8 +98,6 @@ class Mpu6050Model:
         if register == mpu.PWR_MGMT_1 and value & mpu.DEVICE_RESET:
             self.power_on()
             return
-        if register == mpu.SIGNAL_PATH_RESET:
-            return  # (104): write only; the sensors begin anew
         if register == mpu.USER_CTRL and value & mpu.FIFO_RESET:
             if not value & mpu.FIFO_ON:
                 self._fifo.clear()

@@ -14,7 +14,9 @@ from edge_rt.core.types import Accelerometer, SampleBlock
 log = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 0.5
-BACKOFF_S = (0.2, 0.5, 1.0, 2.0)  # a sensor that is plugged back in is found within 2 s
+# At once first: a blink of the power is over, and may be the jerk of a fall. Then seldom enough; a
+# sensor that is plugged back in is found within 2 s.
+BACKOFF_S = (0.01, 0.2, 0.5, 1.0, 2.0)
 
 
 class AccelerometerReader:

@@ -188,9 +188,11 @@ def test_a_wrong_config_is_one_line_that_names_file_and_key(
         assert str(path) in err and words in err
 
 
-def test_run_check_accepts_an_empty_config_and_starts_nothing(tmp_path: Path) -> None:
+def test_run_check_accepts_a_config_of_defaults_and_starts_nothing(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    path.touch()
+    path.touch()  # a power cut leaves this of a longer one
+    assert_one_line(edge_rt("run", "--config", path, "--check"), 2, "config.toml: an empty file")
+    path.write_text("# all as it comes\n")
     done = edge_rt("run", "--config", path, "--check")
     assert (done.returncode, done.stdout) == (0, f"{path}: ok\n")
     assert_one_line(edge_rt("run", "--config", tmp_path / "gone"), 2, "gone: No such file")
