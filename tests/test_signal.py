@@ -130,7 +130,14 @@ def test_what_cannot_be_felt_at_rest_is_told_and_forgiven(change: Any) -> None:
     assert health.status()["signal"] == "ok"
 
 
-@pytest.mark.parametrize(("range_g", "step_g"), [(16.0, 0.0), (16.0, 0.0625), (2.0, 0.0)])
+@pytest.mark.parametrize(
+    ("range_g", "step_g"),
+    [
+        pytest.param(16.0, 0.0, id="whole"),
+        pytest.param(16.0, 0.0625, id="coarse", marks=pytest.mark.release),
+        pytest.param(2.0, 0.0, id="narrow", marks=pytest.mark.release),
+    ],
+)
 def test_recorded_people_do_what_can_be_felt(shared: Path, range_g: float, step_g: float) -> None:
     """Daily activities of SisFall, one behind the other, also by coarse and by narrow sensors."""
     for path in sorted((shared / "data/falls/sisfall").glob("S*.npz"))[::3]:

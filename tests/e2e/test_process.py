@@ -206,7 +206,13 @@ def test_without_models_an_open_alarm_sounds_again_and_can_be_ended(tmp_path: Pa
         running.wait(loud, "the siren")
 
 
-@pytest.mark.parametrize("death", ["os.kill(os.getpid(), 11)", "raise ImportError('no libfoo')"])
+@pytest.mark.parametrize(
+    "death",
+    [
+        pytest.param("os.kill(os.getpid(), 11)", id="killed"),
+        pytest.param("raise ImportError('no libfoo')", id="missing", marks=pytest.mark.release),
+    ],
+)
 def test_an_engine_that_dies_when_it_is_loaded_ends_in_a_daemon_without_it(
     tmp_path: Path, death: str
 ) -> None:
