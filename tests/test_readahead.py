@@ -56,14 +56,11 @@ def test_afterwards_all_of_it_is_in_memory(tmp_path: Path) -> None:
     os.close(descriptor)
 
 
-def test_what_memory_cannot_hold_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readahead, "MAX_BYTES", 2 * readahead.CHUNK_BYTES)
+def test_what_memory_cannot_hold_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(os.urandom(32 * readahead.CHUNK_BYTES))
     forget(path)
-    os.close(read_through(path))
+    os.close(read_through(path, 2 * readahead.CHUNK_BYTES))
     assert 0.05 < in_memory(path) < 0.5
 
 

@@ -17,8 +17,8 @@ CHUNK_BYTES = 1024 * 1024
 MAX_BYTES = 128 * 1024 * 1024
 
 
-def read_through(path: Path) -> int:
-    """Have the kernel keep the first MAX_BYTES of a file in memory; an open descriptor of it.
+def read_through(path: Path, max_bytes: int = MAX_BYTES) -> int:
+    """Have the kernel keep the first max_bytes of a file in memory; an open descriptor of it.
 
     Closing that drops all locks which this process holds on the file, those of its database
     connections too (fcntl_locking(2), sqlite.org/howtocorrupt.html, 2.2): leave it open for as long
@@ -29,7 +29,7 @@ def read_through(path: Path) -> int:
     chunk = bytearray(CHUNK_BYTES)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        for _ in range(MAX_BYTES // CHUNK_BYTES):
+        for _ in range(max_bytes // CHUNK_BYTES):
             if not os.readv(descriptor, [chunk]):
                 break
     except OSError as error:
