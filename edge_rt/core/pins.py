@@ -259,6 +259,11 @@ class Button:
             found.append(Gesture.CHATTER if self._chatter.on else Gesture.CALM)
         return found
 
+    @property
+    def faulty(self) -> bool:
+        """Whether it is stuck, or its contact chatters."""
+        return self.hand is Hand.STUCK or self._chatter.on
+
     def wait_s(self, now_s: float) -> float:
         """Until `tick` may have something to tell; infinity when only an edge can."""
         waits = [self._bounce.wait_s(now_s)]

@@ -142,7 +142,8 @@ class ButtonReader:
             # A line that opens and then cannot be read has not come back.
             if self._failures and self._turned_s - opened_s >= STEADY_S:
                 self._failures = 0
-                self._mended()
+                if not button.faulty:
+                    self._mended()
 
     def _take(self, button: Button, gestures: list[Gesture]) -> None:
         self._hand = button.hand

@@ -21,8 +21,8 @@ from edge_rt.runtime.outputs_kept import kept_outputs
 from edge_rt.runtime.room import Room
 
 # A busy line may be given back, a driver may come up again; systemd ends this after 20 s
-# (TimeoutStopSec=), and closing takes its time too.
-WAIT_S = 10.0
+# (TimeoutStopSec=), and closing three lines that hang takes its time too.
+WAIT_S = 8.0
 
 
 def main(arguments: list[str], wait_s: float = WAIT_S) -> int:
