@@ -13,7 +13,7 @@ import pytest
 from edge_rt.adapters.eventlog import EventLog
 from edge_rt.adapters.eventreader import EventReader
 from edge_rt.core.config import AlarmConfig, Config, FallConfig, RuntimeConfig
-from edge_rt.core.crash_loop import SPARE_AT
+from edge_rt.core.crash_loop import ALARM_DELAY_S, SPARE_AT
 from edge_rt.core.errors import ConfigError
 from edge_rt.core.fall import AlarmMachine, Event, FallRules
 from edge_rt.core.hop import Hop
@@ -22,6 +22,7 @@ from edge_rt.runtime.compose import Place
 from edge_rt.runtime.compose_alarm import Alarm, make_alarm
 from edge_rt.runtime.crash_guard import CrashGuard
 from edge_rt.runtime.daemon import Daemon
+from edge_rt.runtime.early_calls import unheard
 from edge_rt.runtime.fall_memory import FallMemory, open_stage
 from edge_rt.runtime.places import EVENTS_NAME, FALL_NAME
 from edge_rt.runtime.recorder import Recorder
@@ -192,48 +193,125 @@ def test_an_open_incident_sounds_before_what_may_fail(tmp_path: Path, watched: b
     assert (pins / "27").read_text().strip() == "0"
 
 
-@pytest.mark.parametrize("when", ["in the wait", "in a start that fails"])
-def test_help_that_is_called_for_during_a_start_is_an_alarm(
-    tmp_path: Path, factory_bundle: Callable[[str], Path], when: str
-) -> None:
-    """Also in the wait after failed starts, and if nothing comes of this start."""
-    factory_bundle("fall-waist")
-    pins = tmp_path / "pins"
-    fails = when == "in a start that fails"
-    config = Config(
-        falls=FallConfig(bundle=str(tmp_path / "gone") if fails else "fall-waist"),
-        gpio=ModelChip(folder=str(pins)),
-        outputs=OutputConfig(siren=GpioSiren(line=27)),
-        inputs=InputConfig(help=GpioButton(line=6)),
-        runtime=RuntimeConfig(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path)),
-    )
-    (tmp_path / "state").mkdir(mode=0o700)
-    for _ in range(3):
-        CrashGuard(tmp_path / "state", config).begin()
-    loud = lambda: (pins / "27").exists() and (pins / "27").read_text().strip() == "1"  # noqa: E731
-    daemon = Daemon(config)
+class Starting:
+    """A daemon that waits first, after starts that failed; somebody presses help meanwhile."""
 
-    def press(wait_s: float) -> None:
-        until(lambda: (pins / "6").exists(), "the button to be watched")
+    def __init__(self, folder: Path) -> None:
+        self.state, self.pins = folder / "state", folder / "pins"
+        self.config = Config(
+            gpio=ModelChip(folder=str(self.pins)),
+            outputs=OutputConfig(siren=GpioSiren(line=27)),
+            inputs=InputConfig(help=GpioButton(line=6)),
+            runtime=RuntimeConfig(state_dir=str(self.state), run_dir=str(folder)),
+        )
+        self.state.mkdir(mode=0o700)
+        for _ in range(3):
+            CrashGuard(self.state, self.config).begin()
+
+    def loud(self) -> bool:
+        siren = self.pins / "27"
+        return siren.exists() and siren.read_text().strip() == "1"
+
+    def press(self, wait_s: float) -> None:
+        until(lambda: (self.pins / "6").exists(), "the button to be watched")
         time.sleep(0.2)
-        (pins / "6").write_text("1")
-        until(loud, "the siren")
-        (pins / "6").write_text("0")
-        if fails:
-            raise ConfigError("nothing comes of this start")
+        (self.pins / "6").write_text("1")
+        time.sleep(0.3)  # a finger; the siren may sound already
+        until(self.loud, "the siren")
+        (self.pins / "6").write_text("0")
 
+    def press_in_vain(self, wait_s: float) -> None:
+        self.press(wait_s)
+        raise ConfigError("nothing comes of this start")
+
+    def is_an_alarm(self, daemon: Daemon) -> str:
+        """Its incident."""
+        until(lambda: daemon.status()["falls"]["state"] == "alarm", "the alarm's state")
+        until(self.loud, "the siren")
+        time.sleep(0.5)
+        assert self.loud(), "silenced"
+        return str(daemon.status()["falls"]["incident"])
+
+
+@pytest.fixture
+def starting(tmp_path: Path, factory_bundle: Callable[[str], Path]) -> Starting:
+    factory_bundle("fall-waist")
+    return Starting(tmp_path)
+
+
+@pytest.mark.parametrize("log", ["well", "failing"])
+def test_help_that_is_called_for_in_a_start_that_fails_is_an_alarm_of_the_next(
+    starting: Starting, log: str
+) -> None:
+    if log == "failing":
+        (starting.state / EVENTS_NAME).mkdir()
+    daemon = Daemon(starting.config)
     try:
-        daemon.begin()
-        if fails:
-            with pytest.raises(ConfigError):
-                daemon.start(pause=press)
-        else:
-            daemon.start(pause=press)
-            until(lambda: daemon.status()["falls"]["state"] == "alarm", "the alarm's state")
-            until(loud, "the siren")
+        assert daemon.begin() is False  # not in the full mode any more
+        with pytest.raises(ConfigError):
+            daemon.start(pause=starting.press_in_vain)
     finally:
         daemon.close()
-    reader = EventReader(tmp_path / "state" / EVENTS_NAME)
+    daemon = Daemon(starting.config)
+    waits: list[tuple[float, bool]] = []
+    try:
+        daemon.begin()
+        daemon.start(pause=lambda wait_s: waits.append((wait_s, starting.loud())))
+        assert [loud for _, loud in waits] == [True] and waits[0][0] <= ALARM_DELAY_S
+        starting.is_an_alarm(daemon)
+    finally:
+        daemon.close()
+    daemon = Daemon(starting.config)  # heard once, it is the saved state's affair
+    try:
+        daemon.begin()
+        assert not unheard(starting.state.parent)
+    finally:
+        daemon.close()
+
+
+def test_help_that_is_called_for_while_the_log_fails_is_an_alarm(starting: Starting) -> None:
+    (starting.state / EVENTS_NAME).mkdir()
+    daemon = Daemon(starting.config)
+    try:
+        daemon.begin()
+        daemon.start(pause=starting.press)
+        starting.is_an_alarm(daemon)
+    finally:
+        daemon.close()
+
+
+def test_help_that_is_called_for_over_an_alarm_that_has_ended_is_another(
+    starting: Starting,
+) -> None:
+    """The power went between the log's "resolved" and the saved state."""
+    home = House(starting.state, AlarmConfig())
+    service = home.begin().service
+    service.command(Event.HELP, by="test")
+    ended = service.alarm_state()[1]
+    home.close()
+    again = House(starting.state, AlarmConfig())
+    again.recorder.announce("fall", "resolved", {"incident": ended}).result(PATIENCE_S)
+    again.close()
+    assert open_stage(starting.state) == "alarm"
+    daemon = Daemon(starting.config)
+    try:
+        daemon.begin()
+        daemon.start(pause=starting.press)
+        assert starting.is_an_alarm(daemon) != ended
+    finally:
+        daemon.close()
+
+
+def test_help_that_is_called_for_during_a_start_is_an_alarm(starting: Starting) -> None:
+    """Also in the wait after failed starts."""
+    daemon = Daemon(starting.config)
+    try:
+        daemon.begin()
+        daemon.start(pause=starting.press)
+        starting.is_an_alarm(daemon)
+    finally:
+        daemon.close()
+    reader = EventReader(starting.state / EVENTS_NAME)
     told = [s.event for s in reader.read(0, 100) if s.event.kind == "fall"]
     reader.close()
     assert [event.what for event in told] == ["alarm"]

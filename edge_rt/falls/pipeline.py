@@ -166,6 +166,14 @@ class FallPipeline:
         fall, another call for help. It returns at once and raises nothing."""
         self._renewed = call
 
+    def take_over(self, incident: str) -> None:
+        """An alarm that was announced past the machine is its own from here on, and sounds anew:
+        what this one ended meanwhile may have silenced it."""
+        if self._machine.state is not State.ALARM:
+            log.warning("falls: %s -> alarm (called for meanwhile)", self._machine.state)
+            self._machine.adopt(State.ALARM, incident)
+        self._renewed()
+
     def set_rules(self, rules: FallRules) -> None:
         """Other durations or levels from the next step on; an open incident stays as it is."""
         self._machine.rules = rules

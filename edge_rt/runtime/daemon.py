@@ -29,7 +29,7 @@ from edge_rt.runtime.compose_updates import make_updates
 from edge_rt.runtime.control import ControlServer
 from edge_rt.runtime.crash_guard import CrashGuard
 from edge_rt.runtime.device_commands import DeviceCommands
-from edge_rt.runtime.early_calls import EarlyCalls
+from edge_rt.runtime.early_calls import EarlyCalls, unheard
 from edge_rt.runtime.event_lines import log_event
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.fall_memory import FallMemory, open_stage
@@ -91,10 +91,9 @@ class Daemon:
         state = self._state = self._stack.enter_context(
             StateDir(Path(self.config.runtime.state_dir))
         )
-        self._stage = open_stage(state.path)
-        guard = self._guard = CrashGuard(
-            state.path, self.config, memory=Path(self.config.runtime.run_dir)
-        )
+        run_dir = Path(self.config.runtime.run_dir)
+        self._stage = State.ALARM if unheard(run_dir) else open_stage(state.path)
+        guard = self._guard = CrashGuard(state.path, self.config, memory=run_dir)
         if self._stage:
             return False
         guard.begin()
@@ -138,7 +137,8 @@ class Daemon:
         # Buttons are heard before anything that may fail, hang or wait, too.
         presence = Presence()
         announce = announcer(recorder, None)
-        calls = EarlyCalls(room, announce, alarm_open=stage == State.ALARM)
+        run_dir = Path(config.runtime.run_dir)
+        calls = EarlyCalls(room, announce, run_dir, alarm_open=stage == State.ALARM)
         acts = dict.fromkeys(FALLS, calls.not_yet) | {"help_now": calls.help_now}
         room.watch(acts, presence, announce)
         if delay_s := guard.delay_s(alarm_open=stage != ""):
@@ -166,18 +166,18 @@ class Daemon:
         if guard.mode is not Mode.FULL:
             log.error("%s", guard.problem())
             recorder.announce("device", "degraded", guard.report())
-        if self._falls is not None:
-            self._stack.callback(self._falls.close)
-            self._falls.start()
-        # Whoever finds the control socket finds the log too; a sick disk holds up nothing for long.
-        recorder.flush(FIRST_EVENT_S)
-        recorder.listen(presence.notice)
         commands = Commands(
             recorder, state.path / EVENTS_NAME, self._falls, self._faces, room, self.status
         )
         acts |= commands.pressed()
         if self._falls is not None:
             self._falls.called(calls.connect(acts["help_now"]))
+            self._stack.callback(self._falls.close)
+            self._falls.start()
+            calls.hand_over()
+        # Whoever finds the control socket finds the log too; a sick disk holds up nothing for long.
+        recorder.flush(FIRST_EVENT_S)
+        recorder.listen(presence.notice)
         updates = self._updates = make_updates(place, made, seen, trier, self._mqtt)
         device = DeviceCommands(config, self._falls, self._faces, presence, self.status)
         device.rollback = lambda task: updates.roll_back(task, "a command")
@@ -194,7 +194,7 @@ class Daemon:
         # What only somebody at the device may ask stays out of reach of MQTT.
         table = commands.table() | rows | sensor_commands(self._desk)
         group = _group_of(state.path)
-        server = self._control = ControlServer(Path(config.runtime.run_dir), table, group)
+        server = self._control = ControlServer(run_dir, table, group)
         server.start()
         self._stack.callback(server.close)
         self._ready_s = time.monotonic() - self._born_s

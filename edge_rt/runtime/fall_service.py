@@ -107,7 +107,7 @@ class FallService:
         self._tap: Tap | None = None
         self._beside = ""  # the incident of a call for help that went past the thread
         self._stopping, self._ended = threading.Event(), threading.Event()
-        self._late = threading.Lock()  # between those who come after that
+        self._late = threading.Lock()  # between those who go past the thread, or come after it
         self._thread = threading.Thread(target=self._run, name="falls", daemon=True)
 
     # ---- from any thread ----
@@ -249,11 +249,12 @@ class FallService:
     def _call_beside(self, by: str, fault: str) -> dict[str, Any]:
         """Announce the alarm past a thread that fails; it is told of that when it turns again."""
         state, found = self.alarm_state()
-        incident = found if state in OPEN else uuid.uuid4().hex
-        data = {"incident": incident, "why": {"event": Event.HELP, "by": by, "fault": fault}}
-        if self._announce("fall", "alarm", data) is False:
-            raise DaemonError(_REFUSED)
-        self.called(incident)
+        with self._late:  # several calls are one incident
+            incident = found if state in OPEN else self._beside or uuid.uuid4().hex
+            data = {"incident": incident, "why": {"event": Event.HELP, "by": by, "fault": fault}}
+            if self._announce("fall", "alarm", data) is False:
+                raise DaemonError(_REFUSED)
+            self._beside = incident
         return {"state": State.ALARM.value, "problem": fault}
 
     def _obey_late(self, event: Event, by: str) -> dict[str, Any]:
@@ -277,6 +278,7 @@ class FallService:
             except Exception as error:  # one bad block may not end the watch over a person
                 log.exception("falls: unexpected failure")
                 self._problem = f"{type(error).__name__}: {error}"
+        self._take_over()
         self._ended.set()
         with contextlib.suppress(queue.Empty):
             while True:  # what it was told before its end is done; samples are not looked at
@@ -352,11 +354,10 @@ class FallService:
             answer.set_exception(error)
 
     def _take_over(self) -> None:
-        incident, self._beside = self._beside, ""
-        machine = self._pipeline.machine
-        if incident and machine.state is not State.ALARM:
-            log.warning("falls: %s -> alarm (called for while this thread was busy)", machine.state)
-            machine.adopt(State.ALARM, incident)
+        if self._beside:
+            with self._late:
+                incident, self._beside = self._beside, ""
+            self._pipeline.take_over(incident)
 
     def _show(self, block: SampleBlock) -> None:
         tap = self._tap
