@@ -162,6 +162,9 @@ def test_a_script_is_looked_at_like_its_interpreter(place: Path) -> None:
         check_trusted(place / "config.toml", [["/usr/bin/nice", str(place / "siren")]])
     (place / "siren").chmod(0o666)  # data
     check_trusted(place / "config.toml", [["/usr/bin/touch", str(place / "siren")]])
+    (place / "folder").mkdir()
+    (place / "folder").chmod(0o777)
+    check_trusted(place / "config.toml", [["/usr/bin/touch", str(place / "folder")]])
 
 
 def test_programs_that_cannot_be_ended_do_not_pile_up() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -377,10 +378,47 @@ def system(tmp_path: Path) -> dict[str, str]:
 def test_ready_is_not_enough_the_new_version_has_to_see_what_the_old_one_saw(
     part: Setup, system: dict[str, str], before: str, now: str, code: int, lost: str
 ) -> None:
-    short = f"SETTLE_S=0 WATCH_S=1 cursor=; sees() {{ echo {now}; }}"
+    short = f"SETTLE_S=0 WATCH_S=1 CAMERA_S=1 LOOK_S=1 cursor=; sees() {{ echo {now}; }}"
     done = part(f'{short}; reaches_ready "{before}" || {{ why_not; exit 1; }}', **system)
     assert done.returncode == code, done.stderr
     assert lost in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("faces", "before", "after"),
+    [
+        ('{"camera": "on", "armed": true}', "camera", "camera"),
+        ('{"camera": "lost", "armed": true}', "", ""),
+        ('{"camera": "off", "armed": false}', "", "camera"),  # nobody wants to see
+        ("null", "", ""),
+    ],
+)
+def test_a_camera_that_is_not_wanted_is_not_missed(
+    part: Setup, opt: Callable[..., Path], faces: str, before: str, after: str
+) -> None:
+    path = opt("1.0-aaaaaaaa")
+    add_command(path / "bin", "edge-rt", f"echo '{{\"faces\": {faces}}}'")
+    (path / "bin/python").symlink_to(sys.executable)
+    (path.parent / "current").symlink_to(path)
+    done = part("sees; sees after")
+    assert (done.returncode, done.stdout) == (0, f"{before}\n{after}\n")
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_what_cannot_be_put_in_place_leaves_what_runs(
+    part: Setup, opt: Callable[..., Path], system: dict[str, str], same: bool
+) -> None:
+    old, last = opt("1.0-aaaaaaaa"), opt("0.9-cccccccc", good=1000.0)
+    new = old if same else opt("1.1-bbbbbbbb")
+    (old.parent / "current").symlink_to(old)
+    full = 'put_system_files() { [ "$tried" ] || { tried=yes; return 1; }; echo "$1"; }'
+    done = part(
+        f"before={old} release={new} version=1.1 dry= tried=; {full}; switch {last}", **system
+    )
+    assert done.returncode == 1
+    assert "1.1 could not be put in place" in done.stderr and f"{old.name} runs on" in done.stderr
+    assert (old.parent / "current").resolve() == old and done.stdout == f"{old}\n"
+    assert old.exists() and new.exists() is same
 
 
 def test_the_reason_is_one_of_this_start_and_not_of_last_week(

@@ -79,13 +79,17 @@ def check_trusted(config: Path, programs: Iterable[Sequence[str]]) -> None:
         program = argv[0]
         if not os.path.isabs(program):
             raise ConfigError(f"{config}: program {program!r} needs its full path, from / on")
-        if not os.path.isfile(program) or not os.access(program, os.X_OK):
+        if not _is_program(program):
             raise ConfigError(f"{config}: {program} is no program; correct [outputs]")
         _check_root_owned(os.path.join(os.getcwd(), config))
         interprets = INTERPRETER.match(os.path.basename(os.path.realpath(program)))
         for path in argv:
-            if os.path.isabs(path) and (interprets or os.access(path, os.X_OK)):
+            if os.path.isabs(path) and (interprets or _is_program(path)):
                 _check_root_owned(path)
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _check_root_owned(path: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,8 @@ class CrashGuard:
     ) -> None:
         self._file = StateFile(folder / STARTS_NAME, Starts)
         self._stand_in = None if memory is None else StateFile(memory / STAND_IN_NAME, Starts)
-        text = msgspec.json.encode([__version__, config])
+        # Another build of the same version is another one: it lies elsewhere.
+        text = msgspec.json.encode([__version__, os.path.realpath(sys.prefix), config])
         made_of = hashlib.sha256(text).hexdigest()[:16]
         self._before = crash_loop.before(self._load(), made_of)
         self._proved = False
