@@ -12,7 +12,7 @@ import pytest
 from edge_rt.core.errors import ConfigError, DaemonError, InputError, StorageError
 from edge_rt.core.unlock import Counters, UnlockMachine, UnlockRules
 from edge_rt.runtime.actuators import LogLock
-from edge_rt.runtime.face_judge import LATE_S, Arming, FaceJudge
+from edge_rt.runtime.face_judge import LATE_S, RETRY_S, Arming, FaceJudge
 from edge_rt.runtime.face_messages import Seen
 from edge_rt.runtime.face_service import FaceService
 from edge_rt.runtime.link import Child
@@ -214,6 +214,18 @@ def test_who_cannot_be_asked_is_not_looked_at(
     assert watched.service.status()["problem"] == ""
 
 
+def test_what_could_not_be_kept_is_kept_later(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    arming = Arming(folder / "faces.json", True)
+    arming.keep(False, 100.0)
+    assert "faces.json" in arming.problem
+    folder.mkdir()
+    arming.turn(100.0 + RETRY_S / 2)
+    assert arming.problem != ""
+    arming.turn(100.0 + RETRY_S)
+    assert arming.problem == "" and Arming(folder / "faces.json", True).load() is False
+
+
 def test_an_attempt_does_not_outlive_disarming() -> None:
     watched = Watched("unused")
     judge = FaceJudge(
@@ -242,9 +254,14 @@ def test_an_attempt_does_not_outlive_disarming() -> None:
 
 def test_who_was_seen_long_ago_is_not_let_in() -> None:
     watched = Watched("unused")
-    clock = [100.0]
+    clock, stall_s = [100.0], [0.0]
+
+    def save(counters: Counters) -> None:
+        watched.save(counters)
+        clock[0] += 0.0 if counters.attempting else stall_s[0]
+
     judge = FaceJudge(
-        UnlockMachine(UnlockRules(hold_s=0.5), Counters(), watched.save, boot_id="b", now_s=0.0),
+        UnlockMachine(UnlockRules(hold_s=0.5), Counters(), save, boot_id="b", now_s=0.0),
         watched.announce,
         watched,
         lambda: clock[0],
@@ -256,11 +273,7 @@ def test_who_was_seen_long_ago_is_not_let_in() -> None:
     assert watched.saved == [] and watched.told == []
     fresh = [Seen(clock[0], "match", person=owner.person)] * UnlockRules().matches
     assert [judge.judge(seen) for seen in fresh][-1] == owner.person and watched.pulses == 1
-
-    def stall(counters: Counters) -> None:
-        clock[0] += LATE_S + 0.1 if not counters.attempting else 0.0
-
-    judge.machine._save = stall
+    stall_s[0] = LATE_S + 0.1
     clock[0] += 1.0
     fresh = [Seen(clock[0], "match", person=owner.person)] * UnlockRules().matches
     assert [judge.judge(seen) for seen in fresh][-1] is None

@@ -163,18 +163,23 @@ def test_a_camera_that_stalls_is_lost(camera: GrabbingCamera, device: Device, cl
         camera.read(PATIENCE_S)
 
 
+def lose(camera: GrabbingCamera, device: Device, clock: Clock, complaint: str) -> None:
+    """By three pictures that are no good, after a good one."""
+    for _ in range(3):
+        clock.now_s += 0.4 * STALL_S
+        device.deliver()
+    wait(lambda: device.decoded == 4)
+    with pytest.raises(CameraError, match=complaint):
+        camera.read(0.1)
+
+
 def test_a_camera_of_damaged_pictures_is_lost(
     camera: GrabbingCamera, device: Device, clock: Clock
 ) -> None:
     device.frames.release()
     level(camera)
     device.damaged = True
-    for _ in range(3):
-        clock.now_s += 0.4 * STALL_S
-        device.deliver()
-    wait(lambda: device.decoded == 4)
-    with pytest.raises(CameraError, match="only damaged pictures; check its cable"):
-        camera.read(0.1)
+    lose(camera, device, clock, "only damaged pictures; check its cable")
     camera.close()
     device.damaged = False
     camera.open()
@@ -190,12 +195,7 @@ def test_a_frozen_picture_is_seen_once_and_the_camera_is_lost(
     device.scene = random.integers(0, 256, (480, 640, 3), np.uint8)
     device.deliver()
     assert camera.read(PATIENCE_S) is not None
-    for _ in range(3):
-        clock.now_s += 0.4 * STALL_S
-        device.deliver()
-    wait(lambda: device.decoded == 4)
-    with pytest.raises(CameraError, match="the same picture again and again; unplug it"):
-        camera.read(0.1)
+    lose(camera, device, clock, "the same picture again and again; unplug it")
     camera.close()
     camera.open()  # and still frozen
     device.deliver()

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 # Who was seen longer ago may have left, and somebody else may stand at the door. A board that needs
 # a second for a face is inside; a disk or a worker that stalls is not.
 LATE_S = 3.0
+RETRY_S = 5.0  # a disk that takes nothing is not asked more often
 
 
 class FaceJudge:
@@ -100,6 +101,8 @@ class Arming:
     def __init__(self, path: Path | None, configured: bool) -> None:
         self._file = None if path is None else StateFile(path, _Kept)
         self._configured = configured
+        self._unsaved: bool | None = None
+        self._retry_s = 0.0
         self.problem = ""
 
     def load(self) -> bool:
@@ -113,13 +116,19 @@ class Arming:
         same = kept is not None and kept.configured == self._configured
         return kept.armed if kept is not None and same else self._configured
 
-    def keep(self, armed: bool) -> None:
-        """Remember it; `problem` says if that failed."""
-        if self._file is None:
+    def keep(self, armed: bool, now_s: float) -> None:
+        """Remember it; `problem` says if that failed, and `turn` tries again."""
+        self._unsaved, self._retry_s = armed, now_s
+        self.turn(now_s)
+
+    def turn(self, now_s: float) -> None:
+        """Save what could not be saved before, now and then."""
+        if self._file is None or self._unsaved is None or now_s < self._retry_s:
             return
         try:
-            self._file.save(_Kept(armed, self._configured))
-            self.problem = ""
+            self._file.save(_Kept(self._unsaved, self._configured))
+            self._unsaved, self.problem = None, ""
         except StorageError as error:
-            log.error("faces: armed or not will be forgotten at a restart: %s", error)
-            self.problem = str(error)
+            if str(error) != self.problem:
+                log.error("faces: armed or not would be forgotten at a restart: %s", error)
+            self.problem, self._retry_s = str(error), now_s + RETRY_S

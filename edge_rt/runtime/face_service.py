@@ -218,6 +218,7 @@ class FaceService:
         if after_s - now_s > AWAY_S:
             self._heard_s = after_s
         self._watch(after_s)
+        self._arming.turn(now_s)
 
     def _spawn(self, now_s: float) -> None:
         self._generation += 1
@@ -259,7 +260,7 @@ class FaceService:
                 self._tell(Arm(on))
                 if not on:
                     self._judge.disarmed()
-                self._arming.keep(on)
+                self._arming.keep(on, self._turned_s)
             case ("restart", arguments, answer):
                 self._arguments = arguments or self._arguments
                 if arguments is not None:
