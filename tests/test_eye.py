@@ -9,7 +9,7 @@ import pytest
 from edge_rt.core.errors import CameraError
 from edge_rt.core.types import Frame
 from edge_rt.runtime.eye import BACKOFF_S, HUNG_S, Eye
-from edge_rt.runtime.face_messages import CameraState
+from edge_rt.runtime.face_messages import CameraOpening, CameraState
 from edge_rt.runtime.grabber import CameraHung
 
 
@@ -47,7 +47,15 @@ class Watch:
         self.camera = Driven()
         self.told: list[msgspec.Struct] = []
         self.now_s = 0.0
-        self.eye = Eye(lambda: self.camera, self.told.append, lambda: self.now_s)
+        self.opening = 0
+        self.eye = Eye(lambda: self.camera, self._tell, lambda: self.now_s)
+
+    def _tell(self, message: msgspec.Struct) -> None:
+        if isinstance(message, CameraOpening):  # before each try, lest it look like a hang
+            assert not self.camera.is_open
+            self.opening += 1
+        else:
+            self.told.append(message)
 
 
 def test_nothing_is_opened_before_a_frame_is_wanted_nor_left_open() -> None:
@@ -55,7 +63,7 @@ def test_nothing_is_opened_before_a_frame_is_wanted_nor_left_open() -> None:
     assert not watch.camera.is_open
     watch.camera.reads = [0]
     assert watch.eye.next_frame() is not None
-    assert watch.camera.is_open and watch.eye.state == "on"
+    assert watch.camera.is_open and watch.eye.state == "on" and watch.opening == 1
     watch.eye.close()
     assert not watch.camera.is_open and watch.eye.state == "off"
 

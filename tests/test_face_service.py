@@ -318,6 +318,13 @@ def test_camera_loss_and_return_are_events(watch: Callable[..., Watched]) -> Non
     assert watched.told[0][2] == {"sensor": "camera", "detail": "no such device"}
 
 
+def test_a_camera_that_is_slow_to_open_costs_no_worker(watch: Callable[..., Watched]) -> None:
+    watched = watch("slow camera")  # 2.5 s; hang_s is 1
+    watched.wait(lambda: watched.told)
+    assert watched.told[0][2]["detail"] == "at last"
+    assert watched.service.status()["restarts"] == 0
+
+
 def test_a_camera_that_another_worker_finds_is_back(watch: Callable[..., Watched]) -> None:
     watched = watch("blind")
     watched.wait(lambda: [what for _, what, _ in watched.told] == ["sensor_lost"])

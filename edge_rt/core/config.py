@@ -264,7 +264,7 @@ class FaceConfig(Struct, frozen=True):
     template_key credential name ($CREDENTIALS_DIRECTORY) or path of a 0600 file; empty: a key
                  made at first use inside the state folder
     threads      of the embedder, which is large enough to gain by them; its output is the same
-    hang_s       a worker silent for so long is killed and replaced
+    hang_s       a worker silent for so long is killed and replaced; 20 s while it opens the camera
     memory_mb    a worker that grows beyond this is replaced (a leak must not starve falls)
     """
 

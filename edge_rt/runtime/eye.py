@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from edge_rt.core.errors import CameraError, InputError
 from edge_rt.core.types import Camera, Frame
-from edge_rt.runtime.face_messages import CameraOpened, CameraState
+from edge_rt.runtime.face_messages import CameraOpened, CameraOpening, CameraState
 from edge_rt.runtime.grabber import CameraHung, GrabbingCamera
 
 READ_S = 0.3
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0)  # a camera that is plugged back in is found soon
 HUNG_S = 20.0  # a driver that holds a thread for so long does not let go any more
 
-Tell = Callable[[CameraState | CameraOpened], None]
+Tell = Callable[[CameraState | CameraOpening | CameraOpened], None]
 
 
 class Eye:
@@ -90,6 +90,7 @@ class Eye:
         try:
             if self._camera is None:
                 self._camera = self._make()
+            self._tell(CameraOpening())
             self._camera.open()
         except CameraHung as error:
             self._hung_s = now_s if self._hung_s is None else self._hung_s

@@ -94,6 +94,10 @@ class CameraState(_Message, tag="camera", frozen=True):
     detail: str = ""
 
 
+class CameraOpening(_Message, tag="opening", frozen=True):
+    """The camera is being opened, which a driver may take long for; nothing is said meanwhile."""
+
+
 class CameraOpened(_Message, tag="opened", frozen=True):
     """found: what the camera delivers; differences: where that is not what was asked for."""
 
@@ -132,4 +136,6 @@ class Failed(_Message, tag="failed", frozen=True):
     message: str
 
 
-FromWorker = Ready | Beat | Seen | CameraState | CameraOpened | Answer | Compared | Failed
+FromWorker = (
+    Ready | Beat | Seen | CameraState | CameraOpening | CameraOpened | Answer | Compared | Failed
+)

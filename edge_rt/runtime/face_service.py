@@ -28,6 +28,7 @@ from edge_rt.runtime.face_messages import (
     Ask,
     Beat,
     CameraOpened,
+    CameraOpening,
     CameraState,
     Compare,
     Compared,
@@ -45,7 +46,8 @@ log = logging.getLogger(__name__)
 WORKER_MODULE = "edge_rt.runtime.face_worker"
 TURN_S = 0.2
 RESTART_S = 5.0  # a worker is killed, not asked
-START_S = 20.0  # loading models on the slowest board, before the first beat
+# Loading models on the slowest board, before the first beat; opening a camera may take as long.
+START_S = 20.0
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # a worker that always crashes must not eat the CPU
 AWAY_S = 1.0  # a turn that took longer: the disk stalled, and what the worker said waits to be read
 STEADY_S = 60.0  # alive for so long: the next fault starts at the shortest back-off again
@@ -101,6 +103,7 @@ class FaceService:
         self._compared: Compared | None = None
         self._problem = self._camera_detail = ""
         self._camera_lost = False  # and told
+        self._opening = False
         self._heard_s = self._born_s = self._retry_s = 0.0
         self._turned_s = monotonic()
         self._faults = 0
@@ -226,6 +229,7 @@ class FaceService:
         link: Link[FromWorker] = Link(child.connection, FromWorker, MAX_LINE_BYTES)
         self._child, self._link = child, link
         self._ready = self._beat = None
+        self._opening = False
         self._born_s = self._heard_s = now_s
         threading.Thread(
             target=self._read, args=(self._generation, link), name="faces-reader", daemon=True
@@ -278,6 +282,7 @@ class FaceService:
                 pass  # the last words of a worker that was already replaced
 
     def _hear(self, message: FromWorker) -> None:
+        self._opening = isinstance(message, CameraOpening)
         match message:
             case Seen():
                 self._camera(lost=False)  # by another worker than the one that lost it, say
@@ -355,7 +360,8 @@ class FaceService:
     def _watch(self, now_s: float) -> None:
         if self._child is None:
             return
-        patience_s = self._hang_s if self._ready else max(self._hang_s, START_S)
+        slow = self._ready is None or self._opening
+        patience_s = max(self._hang_s, START_S) if slow else self._hang_s
         if now_s - self._heard_s > patience_s:
             self._fault(f"the worker hung: nothing heard for {patience_s:g} s")
         elif (resident := self._child.resident_mb()) > self._memory_mb:

@@ -14,6 +14,7 @@ from edge_rt.runtime.face_messages import (
     Arm,
     Ask,
     Beat,
+    CameraOpening,
     CameraState,
     Failed,
     Ready,
@@ -53,6 +54,10 @@ def main(arguments: list[str]) -> None:
             elif how == "camera":
                 link.send(CameraState(True, "no such device"))
                 link.send(CameraState(False))
+            elif how == "slow camera":
+                link.send(CameraOpening())
+                time.sleep(2.5)
+                link.send(CameraState(True, "at last"))
             elif how == "blind":
                 link.send(CameraState(True, "no such device"))
         if how == "leak":
